@@ -148,7 +148,7 @@ pub struct Status {
     pub flow: Flow,
     /// Its epoch, or the generation of its connection.
     pub epoch: u64,
-    /// Everything up to here is done, settlements that are not durable yet included.
+    /// Everything up to here is durably done.
     pub low: Position,
     /// Claimed and not durably settled.
     pub unsettled: u32,

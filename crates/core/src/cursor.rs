@@ -186,7 +186,11 @@ mod tests {
                 assert_eq!(cursor.highest(), Position(above.last().copied().unwrap_or(low)));
                 for position in low.saturating_sub(70)..low + 500 {
                     let expected = position <= low || model.contains(&position);
-                    assert_eq!(cursor.is_done(Position(position)), expected, "seed {seed} position {position}");
+                    assert_eq!(
+                        cursor.is_done(Position(position)),
+                        expected,
+                        "seed {seed} position {position}"
+                    );
                 }
                 let restored = Cursor::restore(cursor.low(), &cursor.bitmap());
                 assert_eq!(restored.bitmap(), cursor.bitmap());

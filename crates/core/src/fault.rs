@@ -108,7 +108,11 @@ impl Faults {
         if inner.crash == Some((point, hits)) {
             self.crash();
         }
-        if self.is_down() { Err(PortError::new(Kind::Closed, "the simulated process is down")) } else { Ok(()) }
+        if self.is_down() {
+            Err(PortError::new(Kind::Closed, "the simulated process is down"))
+        } else {
+            Ok(())
+        }
     }
 
     /// Brings the process down now.

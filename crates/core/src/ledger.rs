@@ -320,4 +320,3 @@ pub enum Fate {
     /// Done, or not of a type that the worker handles.
     Done,
 }
-

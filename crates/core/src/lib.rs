@@ -9,9 +9,9 @@ pub mod time;
 pub mod message;
 pub mod pattern;
 
-pub mod log;
 pub mod cursor;
 pub mod ledger;
+pub mod log;
 
 pub mod consumer;
 pub mod log_consumer;
@@ -26,7 +26,7 @@ pub use consumer::{Consumer, Delivery, Settlement, Verdict};
 pub use error::{Health, Kind, PortError};
 pub use ledger::Ledger;
 pub use log::Log;
-// pub use log_consumer::LogConsumer;
+pub use log_consumer::LogConsumer;
 pub use message::{Headers, Message, NewMessage, Position};
 pub use pattern::{TypePattern, TypeSet};
 pub use time::{Clock, Time};

@@ -37,7 +37,10 @@ impl FromStr for TypePattern {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (stem, is_prefix) = text.strip_suffix('*').map_or((text, false), |stem| (stem, true));
-        if text.is_empty() || text.len() > MAX_TYPE_BYTES || stem.contains('*') || stem.chars().any(char::is_whitespace)
+        if text.is_empty()
+            || text.len() > MAX_TYPE_BYTES
+            || stem.contains('*')
+            || stem.chars().any(char::is_whitespace)
         {
             return Err(format!(
                 "`{text}` is not a type pattern: write a type such as `orders/confirm`, or a prefix with one `*` at its end"

@@ -20,6 +20,9 @@ use serde::{Deserialize, Serialize};
 pub struct Time(i64);
 
 impl Time {
+    /// The earliest representable time.
+    pub const MIN: Self = Self(i64::MIN);
+
     /// The latest representable time.
     pub const MAX: Self = Self(i64::MAX);
 

@@ -1,0 +1,612 @@
+//! What the consumer decides, without waiting for anybody.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+};
+
+use super::{LogConsumerOptions, read_ahead};
+use crate::{
+    consumer::{Delivery, Effects, Flow, Settlement, Status, Tag, Ticket, Verdict},
+    cursor::Cursor,
+    error::{Kind, PortError},
+    ledger::{NewDead, Opened, Parked, ParkedChange, ParkedState, Unit, UnitResult},
+    log::{Limit, Page},
+    message::{Message, Position},
+    time::Time,
+};
+
+/// Skipped positions are committed by themselves when so many have gathered.
+const SKIPPED_TO_COMMIT: u64 = 10_000;
+
+/// Due rows are fetched ahead of the claims, at most so many.
+const DUE_AHEAD: usize = 256;
+
+/// What `next` has to do now.
+pub(super) enum Step {
+    Deliver(Vec<Delivery>),
+    Read {
+        after: Position,
+        limit: Limit,
+    },
+    Due {
+        until: Time,
+        max: usize,
+    },
+    /// Something must be committed before anything can be delivered.
+    Flush,
+    Wait(Option<Time>),
+    Failed(PortError),
+}
+
+/// A message in the consumer's hands, delivered or about to be.
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    pub(super) message: Arc<Message>,
+    /// Attempts made and counted before this one.
+    pub(super) attempts: u32,
+    /// Whether it has a row in `parked`, and its position is marked in the cursor.
+    pub(super) parked: bool,
+    /// Consecutive crashes while it ran alone; `None` for what never was suspect.
+    pub(super) crashes: Option<u32>,
+}
+
+impl Held {
+    fn position(&self) -> Position {
+        self.message.id
+    }
+}
+
+/// A unit on its way, with what must happen when it is back.
+pub(super) struct Sent {
+    pub(super) unit: Unit,
+    after: After,
+}
+
+enum After {
+    Nothing,
+    /// A settlement with guards: in conflict, the message is tried again.
+    Settled(Held),
+    /// A suspect's running row: once durable, the suspect is delivered.
+    Running(Held),
+}
+
+/// Everything that `next`, `settle` and the flusher share.
+pub(super) struct State {
+    pub(super) flow: Flow,
+    options: LogConsumerOptions,
+    epoch: u64,
+    /// As durable in the ledger.
+    cursor: Cursor,
+    /// Everything up to here was read; what of it is not done is in one of the following.
+    read: Position,
+    /// Read and not delivered, in order.
+    ready: VecDeque<Held>,
+    /// Given back by the runtime.
+    returned: VecDeque<Held>,
+    /// Fetched from `parked`.
+    due: VecDeque<Held>,
+    /// Waiting to run alone.
+    suspects: VecDeque<Held>,
+    /// The suspect whose row is written or that runs.
+    suspect_running: Option<Position>,
+    claims: HashMap<Position, Held>,
+    /// Positions with a row in `parked` that are in hand, so that they are not fetched twice.
+    parked_in_hand: HashSet<Position>,
+    /// Whether the next delivery comes from the log when both have something.
+    log_turn: bool,
+    next_due: Option<Time>,
+    /// The earliest due row that was committed since the ledger was last asked for due ones.
+    due_since_asked: Option<Time>,
+    parked: u64,
+    bulk: Unit,
+    /// Skipped positions in `bulk`.
+    skipped: u64,
+    units: Vec<Sent>,
+    ticket: Ticket,
+    /// Settlements in `bulk` and `units`.
+    pending: u32,
+    /// Settlements in the commit that runs.
+    committing: u32,
+    is_committing: bool,
+    /// Ticket and skipped positions that were in the last commit.
+    sent_ticket: Ticket,
+    settled: u64,
+    draining: bool,
+    last_progress: Time,
+    pub(super) failed: Option<PortError>,
+    /// Why commits do not get through at the moment.
+    pub(super) trouble: Option<PortError>,
+}
+
+impl State {
+    /// A consumer that stands where the ledger says. `suspects` run alone; `running` rows go on normally.
+    pub(super) fn new(
+        options: LogConsumerOptions,
+        opened: &Opened,
+        suspects: VecDeque<Held>,
+        running: VecDeque<Held>,
+    ) -> Self {
+        let in_hand = suspects.iter().chain(&running);
+        Self {
+            flow: match opened.paused {
+                Some(_) => Flow::Paused,
+                None => Flow::Running { prefetch: options.prefetch },
+            },
+            epoch: opened.epoch,
+            cursor: opened.cursor.clone(),
+            read: opened.cursor.low(),
+            ready: VecDeque::new(),
+            parked_in_hand: in_hand.filter(|held| held.parked).map(Held::position).collect(),
+            returned: running,
+            due: VecDeque::new(),
+            suspects,
+            suspect_running: None,
+            claims: HashMap::new(),
+            log_turn: false,
+            next_due: opened.next_due,
+            due_since_asked: None,
+            parked: opened.parked,
+            bulk: Unit::of(options.worker.clone(), opened.epoch),
+            skipped: 0,
+            units: Vec::new(),
+            ticket: 0,
+            pending: 0,
+            committing: 0,
+            is_committing: false,
+            sent_ticket: 0,
+            settled: 0,
+            draining: false,
+            last_progress: options.clock.now(),
+            failed: None,
+            trouble: None,
+            options,
+        }
+    }
+
+    /// What to do now, given the log's tip and the time.
+    pub(super) fn step(&mut self, max: usize, tip: Position, now: Time) -> Step {
+        if let Some(error) = &self.failed {
+            return Step::Failed(error.clone());
+        }
+        let Flow::Running { prefetch } = self.flow else { return Step::Wait(None) };
+        if self.draining {
+            return Step::Wait(None);
+        }
+        let room = (prefetch.saturating_sub(self.unsettled()) as usize).min(max);
+        if room == 0 {
+            return Step::Wait(None);
+        }
+        if self.suspect_running.is_none() && self.begin_suspect() {
+            return Step::Flush;
+        }
+        let deliveries = self.take(room, now);
+        if !deliveries.is_empty() {
+            self.last_progress = now;
+            return Step::Deliver(deliveries);
+        }
+        if self.next_due.is_some_and(|due| due <= now) {
+            self.due_since_asked = None;
+            return Step::Due { until: now, max: DUE_AHEAD + self.parked_in_hand.len() };
+        }
+        self.read_on(tip)
+    }
+
+    /// Claims up to `room` messages: returned ones first, then due ones and the log's in turn.
+    fn take(&mut self, room: usize, now: Time) -> Vec<Delivery> {
+        let mut deliveries = Vec::new();
+        // A return during this call must not be handed out twice in one batch, hence the fixed room.
+        while deliveries.len() < room {
+            let held = if let Some(held) = self.returned.pop_front() {
+                held
+            } else if self.due.is_empty() || (self.log_turn && !self.ready.is_empty()) {
+                let Some(held) = self.ready.pop_front() else { break };
+                self.log_turn = false;
+                held
+            } else {
+                self.log_turn = true;
+                self.due.pop_front().expect("it was seen not to be empty")
+            };
+            if !held.parked && held.message.run_at.is_some_and(|run_at| run_at > now) {
+                self.schedule(held);
+                continue;
+            }
+            deliveries.push(self.claim(held));
+        }
+        deliveries
+    }
+
+    fn claim(&mut self, held: Held) -> Delivery {
+        let delivery = Delivery {
+            tag: Tag { epoch: self.epoch, number: held.position().0 },
+            message: held.message.clone(),
+            attempt: held.attempts + 1,
+            suspect: self.suspect_running == Some(held.position()),
+        };
+        self.claims.insert(held.position(), held);
+        delivery
+    }
+
+    /// Parks a message whose time has not come.
+    fn schedule(&mut self, held: Held) {
+        let due = held.message.run_at.expect("only messages with a time are scheduled");
+        self.park(&held, ParkedState::Scheduled, due, held.attempts, "".into());
+        self.count_settlement();
+    }
+
+    /// Sends the running row of the next suspect on its way. False when there is none.
+    fn begin_suspect(&mut self) -> bool {
+        let Some(held) = self.suspects.pop_front() else { return false };
+        let position = held.position();
+        self.suspect_running = Some(position);
+        let row = Parked {
+            position,
+            state: ParkedState::Suspect,
+            due: Time::MAX,
+            attempts: held.attempts,
+            crashes: held.crashes.unwrap_or(0),
+            reason: "".into(),
+        };
+        let mut unit = Unit::of(self.options.worker.clone(), self.epoch);
+        if !held.parked {
+            unit.done.push((position, position));
+            self.parked += 1;
+            self.parked_in_hand.insert(position);
+        }
+        unit.parked.push(ParkedChange::Put(row));
+        self.units.push(Sent { unit, after: After::Running(Held { parked: true, ..held }) });
+        true
+    }
+
+    /// What to read next, or what to wait for.
+    fn read_on(&mut self, tip: Position) -> Step {
+        let full = self.parked >= self.options.max_parked;
+        if full && self.read < tip {
+            return Step::Wait(self.next_due);
+        }
+        let limit = self.cursor.limit();
+        if self.read >= tip {
+            return Step::Wait(self.next_due);
+        }
+        if self.read >= limit {
+            return if self.let_straggler_pass() { Step::Flush } else { Step::Wait(self.next_due) };
+        }
+        let ahead = read_ahead(self.options.prefetch);
+        let scan = ahead.scan.min((limit.0 - self.read.0) as usize);
+        Step::Read { after: self.read, limit: Limit { scan, ..ahead } }
+    }
+
+    /// Gives the message that holds the cursor a running row, so that the cursor can pass it.
+    fn let_straggler_pass(&mut self) -> bool {
+        let position = self.cursor.low().next();
+        let Some(held) = self.claims.get_mut(&position) else { return false };
+        if held.parked {
+            return false;
+        }
+        held.parked = true;
+        let row = Parked {
+            position,
+            state: ParkedState::Straggler,
+            due: Time::MAX,
+            attempts: held.attempts,
+            crashes: 0,
+            reason: "".into(),
+        };
+        self.parked += 1;
+        self.parked_in_hand.insert(position);
+        push_range(&mut self.bulk.done, position, position);
+        self.bulk.parked.push(ParkedChange::Put(row));
+        true
+    }
+
+    /// Takes over what was read after `after`. True when enough was skipped to commit it.
+    pub(super) fn take_page(&mut self, after: Position, page: Page) -> bool {
+        if after != self.read {
+            return false;
+        }
+        let mut last = after;
+        for message in page.messages {
+            let position = message.id;
+            self.skip(last.next(), position.previous());
+            last = position;
+            let in_hand = self.parked_in_hand.contains(&position)
+                || self.suspects.iter().any(|held| held.position() == position);
+            if !in_hand && !self.cursor.is_done(position) {
+                self.ready.push_back(Held { message, attempts: 0, parked: false, crashes: None });
+            }
+        }
+        self.skip(last.next(), page.next);
+        self.read = page.next;
+        // With nothing to settle, nobody else would commit what was passed.
+        self.skipped >= SKIPPED_TO_COMMIT
+            || (self.skipped > 0 && self.ready.is_empty() && self.unsettled() == 0)
+    }
+
+    fn skip(&mut self, from: Position, to: Position) {
+        if from <= to {
+            self.skipped += to.0 - from.0 + 1;
+            push_range(&mut self.bulk.done, from, to);
+        }
+    }
+
+    /// Takes over due rows; a row without its message becomes a dead letter.
+    pub(super) fn take_due(&mut self, rows: Vec<(Parked, Option<Arc<Message>>)>, next: Option<Time>) {
+        // A row that was committed while the ledger was asked may be missing from its answer.
+        self.next_due = next.into_iter().chain(self.due_since_asked).min();
+        for (row, message) in rows {
+            if !self.parked_in_hand.insert(row.position) {
+                continue;
+            }
+            match message {
+                Some(message) => {
+                    let crashes = (row.crashes > 0).then_some(row.crashes);
+                    self.due.push_back(Held { message, attempts: row.attempts, parked: true, crashes });
+                }
+                None => self.lose(&row),
+            }
+        }
+    }
+
+    /// Buries a parked row whose message the log does not hold any more.
+    fn lose(&mut self, row: &Parked) {
+        self.bulk.parked.push(ParkedChange::Remove(row.position));
+        self.bulk.dead.push(NewDead {
+            position: row.position,
+            reason: "the log does not hold this message any more".into(),
+            attempts: row.attempts,
+        });
+        self.parked = self.parked.saturating_sub(1);
+        self.parked_in_hand.remove(&row.position);
+    }
+
+    /// Records what became of a delivery.
+    pub(super) fn settle(&mut self, settlement: Settlement, now: Time) -> Ticket {
+        let position = Position(settlement.tag.number);
+        if settlement.tag.epoch != self.epoch {
+            return self.ticket;
+        }
+        let Some(held) = self.claims.remove(&position) else { return self.ticket };
+        self.last_progress = now;
+        if settlement.verdict == Verdict::Return {
+            self.give_up_claim(held);
+            return self.ticket;
+        }
+        self.settled += 1;
+        if self.suspect_running == Some(position) {
+            self.suspect_running = None;
+        }
+        match settlement.verdict {
+            Verdict::Done | Verdict::Cancel { .. } => {
+                self.done(held, settlement.effects.filter(|effects| !effects.is_empty()));
+            }
+            Verdict::RetryAfter { delay, reason } => {
+                let attempts = held.attempts + 1;
+                self.park(&held, ParkedState::Retry, now + delay, attempts, reason);
+            }
+            Verdict::Snooze { delay } => {
+                let attempts = held.attempts;
+                self.park(&held, ParkedState::Snoozed, now + delay, attempts, "".into());
+            }
+            Verdict::Dead { reason } => {
+                self.bulk.dead.push(NewDead { position, reason, attempts: held.attempts + 1 });
+                self.done(held, None);
+            }
+            Verdict::Return => unreachable!("returned above"),
+        }
+        self.count_settlement();
+        self.ticket
+    }
+
+    fn count_settlement(&mut self) {
+        self.ticket += 1;
+        self.pending += 1;
+    }
+
+    /// Puts a returned message back where it is delivered from next. A suspect's crash count is kept, but what does
+    /// not run must not be charged for a crash.
+    fn give_up_claim(&mut self, held: Held) {
+        if self.suspect_running != Some(held.position()) {
+            self.returned.push_back(held);
+            return;
+        }
+        self.suspect_running = None;
+        self.bulk.parked.push(ParkedChange::Put(Parked {
+            position: held.position(),
+            state: ParkedState::Straggler,
+            due: Time::MAX,
+            attempts: held.attempts,
+            crashes: held.crashes.unwrap_or(0),
+            reason: "".into(),
+        }));
+        self.suspects.push_front(held);
+    }
+
+    fn done(&mut self, held: Held, effects: Option<Box<Effects>>) {
+        let position = held.position();
+        let Some(effects) = effects else {
+            mark_done(&mut self.bulk, &held);
+            if held.parked {
+                self.unpark(position);
+            }
+            return;
+        };
+        let mut unit = Unit::of(self.options.worker.clone(), self.epoch);
+        mark_done(&mut unit, &held);
+        let Effects { guards, writes, appends } = *effects;
+        unit.guards = guards;
+        unit.writes = writes;
+        unit.appends = appends;
+        self.units.push(Sent { unit, after: After::Settled(held) });
+    }
+
+    fn park(&mut self, held: &Held, state: ParkedState, due: Time, attempts: u32, reason: Arc<str>) {
+        let position = held.position();
+        if held.parked {
+            self.parked_in_hand.remove(&position);
+        } else {
+            self.parked += 1;
+            push_range(&mut self.bulk.done, position, position);
+        }
+        self.bulk.parked.push(ParkedChange::Put(Parked {
+            position,
+            state,
+            due,
+            attempts,
+            crashes: 0,
+            reason,
+        }));
+    }
+
+    fn unpark(&mut self, position: Position) {
+        self.parked = self.parked.saturating_sub(1);
+        self.parked_in_hand.remove(&position);
+    }
+
+    /// Takes back counted attempts, in hand and in the table.
+    pub(super) fn give_back(&mut self, attempts: Vec<(Tag, u32)>) {
+        for (tag, count) in attempts {
+            let position = Position(tag.number);
+            let in_hand =
+                self.due.iter_mut().chain(&mut self.returned).find(|held| held.position() == position);
+            if let Some(held) = in_hand.or_else(|| self.claims.get_mut(&position)) {
+                held.attempts = held.attempts.saturating_sub(count);
+            }
+            self.bulk.parked.push(ParkedChange::GiveBack(position, count));
+        }
+    }
+
+    /// A row is durably due at this time; one that somebody else wrote may be due at once.
+    pub(super) fn row_due(&mut self, due: Time) {
+        self.next_due = Some(self.next_due.map_or(due, |next| next.min(due)));
+        self.due_since_asked = Some(self.due_since_asked.map_or(due, |next| next.min(due)));
+    }
+
+    /// Everything to be committed now; nothing while a commit runs or when there is nothing.
+    pub(super) fn take_pending(&mut self) -> Option<Vec<Sent>> {
+        if self.is_committing || self.failed.is_some() {
+            return None;
+        }
+        let mut sent = Vec::with_capacity(self.units.len() + 1);
+        if !self.bulk_is_empty() {
+            let empty = Unit::of(self.options.worker.clone(), self.epoch);
+            let unit = std::mem::replace(&mut self.bulk, empty);
+            sent.push(Sent { unit, after: After::Nothing });
+            self.skipped = 0;
+        }
+        sent.append(&mut self.units);
+        if sent.is_empty() {
+            return None;
+        }
+        self.committing = std::mem::take(&mut self.pending);
+        self.sent_ticket = self.ticket;
+        self.is_committing = true;
+        Some(sent)
+    }
+
+    /// Takes over what became of the units. Returns the ticket up to which everything is durable.
+    pub(super) fn committed(&mut self, sent: Vec<Sent>, results: Vec<UnitResult>, now: Time) -> Ticket {
+        self.is_committing = false;
+        self.committing = 0;
+        self.last_progress = now;
+        for (Sent { unit, after }, result) in sent.into_iter().zip(results) {
+            match result {
+                UnitResult::Applied(_) => self.applied(&unit, after),
+                UnitResult::Conflict => {
+                    if let After::Settled(held) | After::Running(held) = after {
+                        self.returned.push_back(held);
+                    }
+                }
+                UnitResult::Fenced => {
+                    let text = format!("another holder has taken over worker `{}`", self.options.worker);
+                    self.failed = Some(PortError::new(Kind::Fenced, text));
+                }
+            }
+        }
+        self.sent_ticket
+    }
+
+    fn applied(&mut self, unit: &Unit, after: After) {
+        for &(from, to) in &unit.done {
+            let marked = self.cursor.mark(from, to);
+            debug_assert!(marked, "nothing is read beyond the window");
+        }
+        for change in &unit.parked {
+            match change {
+                ParkedChange::Put(row) if row.due < Time::MAX => self.row_due(row.due),
+                ParkedChange::GiveBack(..) => self.row_due(Time::MIN),
+                ParkedChange::Put(_) | ParkedChange::Remove(_) => {}
+            }
+        }
+        match after {
+            After::Nothing => {}
+            After::Settled(held) if held.parked => self.unpark(held.position()),
+            After::Settled(_) => {}
+            After::Running(held) => self.returned.push_front(held),
+        }
+    }
+
+    fn bulk_is_empty(&self) -> bool {
+        self.bulk.done.is_empty() && self.bulk.parked.is_empty() && self.bulk.dead.is_empty()
+    }
+
+    fn unsettled(&self) -> u32 {
+        self.claims.len() as u32 + self.pending + self.committing
+    }
+
+    /// Stops delivering; returns how much was settled before.
+    pub(super) fn begin_drain(&mut self) -> u64 {
+        self.draining = true;
+        self.settled
+    }
+
+    /// Whether everything claimed is settled and durable.
+    pub(super) fn is_drained(&self) -> bool {
+        let nothing_pending = self.units.is_empty() && self.bulk_is_empty();
+        self.failed.is_some() || (self.claims.is_empty() && nothing_pending && !self.is_committing)
+    }
+
+    /// Gives up the remaining claims, uncounted: their positions are not marked, their rows stay.
+    pub(super) fn end_drain(&mut self, settled_before: u64) -> (u64, u32) {
+        let returned = self.claims.len() as u32;
+        let claims = std::mem::take(&mut self.claims);
+        for held in claims.into_values() {
+            self.give_up_claim(held);
+        }
+        (self.settled - settled_before, returned)
+    }
+
+    pub(super) fn status(&self, epoch: u64) -> Status {
+        let full = (self.parked >= self.options.max_parked).then(|| {
+            let text =
+                format!("{} messages are parked, which is the limit; nothing new is taken", self.parked);
+            PortError::new(Kind::Full, text)
+        });
+        Status {
+            flow: self.flow,
+            epoch,
+            low: self.cursor.low(),
+            unsettled: self.unsettled(),
+            parked: self.parked,
+            suspects: self.suspects.len() as u32 + u32::from(self.suspect_running.is_some()),
+            last_progress: self.last_progress,
+            error: self.failed.clone().or_else(|| self.trouble.clone()).or(full),
+        }
+    }
+}
+
+/// Marks a message as done, where it came from.
+fn mark_done(unit: &mut Unit, held: &Held) {
+    if held.parked {
+        unit.parked.push(ParkedChange::Remove(held.position()));
+    } else {
+        push_range(&mut unit.done, held.position(), held.position());
+    }
+}
+
+/// Adds a range, joining it to the last one when it follows it.
+fn push_range(ranges: &mut Vec<(Position, Position)>, from: Position, to: Position) {
+    match ranges.last_mut() {
+        Some(last) if last.1.next() == from => last.1 = to,
+        _ => ranges.push((from, to)),
+    }
+}
