@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use super::{Shared, state::Sent};
+use super::{Shared, settling::Sent};
 use crate::{
     error::PortError,
     fault::Point,

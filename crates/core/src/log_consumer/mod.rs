@@ -1,11 +1,12 @@
 //! The consuming port on a log: a cursor, parked messages and dead letters make one worker's deliveries.
 //!
-//! All decisions are taken in [`state::State`], synchronously and under one lock; this file moves its wishes to the
+//! All decisions are taken in `State`, synchronously and under one lock; this file moves its wishes to the
 //! log and the ledger and its deliveries to the runtime. One background task, the flusher, commits settlements: what
 //! is settled while a commit runs joins the next one.
 
 mod flush;
 mod open;
+mod settling;
 mod state;
 
 use std::{

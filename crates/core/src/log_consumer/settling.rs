@@ -1,0 +1,224 @@
+//! Settlements: from the runtime's word to units, and back from the ledger.
+
+use std::sync::Arc;
+
+use super::state::{Held, State, push_range};
+use crate::{
+    consumer::{Effects, Settlement, Tag, Ticket, Verdict},
+    error::{Kind, PortError},
+    ledger::{NewDead, Parked, ParkedChange, ParkedState, Unit, UnitResult},
+    message::Position,
+    time::Time,
+};
+
+/// A unit on its way, with what must happen when it is back.
+pub(super) struct Sent {
+    pub(super) unit: Unit,
+    pub(super) after: After,
+}
+
+pub(super) enum After {
+    Nothing,
+    /// A settlement with guards: in conflict, the message is tried again.
+    Settled(Held),
+    /// A suspect's running row: once durable, the suspect is delivered.
+    Running(Held),
+}
+
+impl State {
+    /// Records what became of a delivery.
+    pub(super) fn settle(&mut self, settlement: Settlement, now: Time) -> Ticket {
+        let position = Position(settlement.tag.number);
+        if settlement.tag.epoch != self.epoch {
+            return self.ticket;
+        }
+        let Some(held) = self.claims.remove(&position) else { return self.ticket };
+        self.last_progress = now;
+        if settlement.verdict == Verdict::Return {
+            self.give_up_claim(held);
+            return self.ticket;
+        }
+        self.settled += 1;
+        if self.suspect_running == Some(position) {
+            self.suspect_running = None;
+        }
+        match settlement.verdict {
+            Verdict::Done | Verdict::Cancel { .. } => {
+                self.done(held, settlement.effects.filter(|effects| !effects.is_empty()));
+            }
+            Verdict::RetryAfter { delay, reason } => {
+                let attempts = held.attempts + 1;
+                self.park(&held, ParkedState::Retry, now + delay, attempts, reason);
+            }
+            Verdict::Snooze { delay } => {
+                let attempts = held.attempts;
+                self.park(&held, ParkedState::Snoozed, now + delay, attempts, "".into());
+            }
+            Verdict::Dead { reason } => {
+                self.bulk.dead.push(NewDead { position, reason, attempts: held.attempts + 1 });
+                self.done(held, None);
+            }
+            Verdict::Return => unreachable!("returned above"),
+        }
+        self.count_settlement();
+        self.ticket
+    }
+
+    pub(super) fn count_settlement(&mut self) {
+        self.ticket += 1;
+        self.pending += 1;
+    }
+
+    /// Puts a returned message back where it is delivered from next. A suspect's crash count is kept, but what does
+    /// not run must not be charged for a crash.
+    pub(super) fn give_up_claim(&mut self, held: Held) {
+        if self.suspect_running != Some(held.position()) {
+            self.returned.push_back(held);
+            return;
+        }
+        self.suspect_running = None;
+        self.bulk.parked.push(ParkedChange::Put(Parked {
+            position: held.position(),
+            state: ParkedState::Straggler,
+            due: Time::MAX,
+            attempts: held.attempts,
+            crashes: held.crashes.unwrap_or(0),
+            reason: "".into(),
+        }));
+        self.suspects.push_front(held);
+    }
+
+    fn done(&mut self, held: Held, effects: Option<Box<Effects>>) {
+        let position = held.position();
+        let Some(effects) = effects else {
+            mark_done(&mut self.bulk, &held);
+            if held.parked {
+                self.unpark(position);
+            }
+            return;
+        };
+        let mut unit = Unit::of(self.options.worker.clone(), self.epoch);
+        mark_done(&mut unit, &held);
+        let Effects { guards, writes, appends } = *effects;
+        unit.guards = guards;
+        unit.writes = writes;
+        unit.appends = appends;
+        self.units.push(Sent { unit, after: After::Settled(held) });
+    }
+
+    pub(super) fn park(
+        &mut self,
+        held: &Held,
+        state: ParkedState,
+        due: Time,
+        attempts: u32,
+        reason: Arc<str>,
+    ) {
+        let position = held.position();
+        if held.parked {
+            self.parked_in_hand.remove(&position);
+        } else {
+            self.parked += 1;
+            push_range(&mut self.bulk.done, position, position);
+        }
+        self.bulk.parked.push(ParkedChange::Put(Parked {
+            position,
+            state,
+            due,
+            attempts,
+            crashes: 0,
+            reason,
+        }));
+    }
+
+    fn unpark(&mut self, position: Position) {
+        self.parked = self.parked.saturating_sub(1);
+        self.parked_in_hand.remove(&position);
+    }
+
+    /// Takes back counted attempts, in hand and in the table.
+    pub(super) fn give_back(&mut self, attempts: Vec<(Tag, u32)>) {
+        for (tag, count) in attempts {
+            let position = Position(tag.number);
+            let in_hand =
+                self.due.iter_mut().chain(&mut self.returned).find(|held| held.position() == position);
+            if let Some(held) = in_hand.or_else(|| self.claims.get_mut(&position)) {
+                held.attempts = held.attempts.saturating_sub(count);
+            }
+            self.bulk.parked.push(ParkedChange::GiveBack(position, count));
+        }
+    }
+
+    /// Everything to be committed now; nothing while a commit runs or when there is nothing.
+    pub(super) fn take_pending(&mut self) -> Option<Vec<Sent>> {
+        if self.is_committing || self.failed.is_some() {
+            return None;
+        }
+        let mut sent = Vec::with_capacity(self.units.len() + 1);
+        if !self.bulk_is_empty() {
+            let empty = Unit::of(self.options.worker.clone(), self.epoch);
+            let unit = std::mem::replace(&mut self.bulk, empty);
+            sent.push(Sent { unit, after: After::Nothing });
+            self.skipped = 0;
+        }
+        sent.append(&mut self.units);
+        if sent.is_empty() {
+            return None;
+        }
+        self.committing = std::mem::take(&mut self.pending);
+        self.sent_ticket = self.ticket;
+        self.is_committing = true;
+        Some(sent)
+    }
+
+    /// Takes over what became of the units. Returns the ticket up to which everything is durable.
+    pub(super) fn committed(&mut self, sent: Vec<Sent>, results: Vec<UnitResult>, now: Time) -> Ticket {
+        self.is_committing = false;
+        self.committing = 0;
+        self.last_progress = now;
+        for (Sent { unit, after }, result) in sent.into_iter().zip(results) {
+            match result {
+                UnitResult::Applied(_) => self.applied(&unit, after),
+                UnitResult::Conflict => {
+                    if let After::Settled(held) | After::Running(held) = after {
+                        self.returned.push_back(held);
+                    }
+                }
+                UnitResult::Fenced => {
+                    let text = format!("another holder has taken over worker `{}`", self.options.worker);
+                    self.failed = Some(PortError::new(Kind::Fenced, text));
+                }
+            }
+        }
+        self.sent_ticket
+    }
+
+    fn applied(&mut self, unit: &Unit, after: After) {
+        for &(from, to) in &unit.done {
+            let marked = self.cursor.mark(from, to);
+            debug_assert!(marked, "nothing is read beyond the window");
+        }
+        for change in &unit.parked {
+            match change {
+                ParkedChange::Put(row) if row.due < Time::MAX => self.row_due(row.due),
+                ParkedChange::GiveBack(..) => self.row_due(Time::MIN),
+                ParkedChange::Put(_) | ParkedChange::Remove(_) => {}
+            }
+        }
+        match after {
+            After::Nothing => {}
+            After::Settled(held) if held.parked => self.unpark(held.position()),
+            After::Settled(_) => {}
+            After::Running(held) => self.returned.push_front(held),
+        }
+    }
+}
+
+/// Marks a message as done, where it came from.
+fn mark_done(unit: &mut Unit, held: &Held) {
+    if held.parked {
+        unit.parked.push(ParkedChange::Remove(held.position()));
+    } else {
+        push_range(&mut unit.done, held.position(), held.position());
+    }
+}
