@@ -20,6 +20,7 @@ pub mod backoff;
 pub mod fault;
 pub mod lifecycle;
 
+#[cfg(feature = "conformance")]
 pub mod conformance;
 
 pub use consumer::{Consumer, Delivery, Settlement, Verdict};

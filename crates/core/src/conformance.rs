@@ -1,1 +1,0 @@
-//! Suites that every backend of a port must pass.
