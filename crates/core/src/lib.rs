@@ -19,6 +19,7 @@ pub mod log_consumer;
 pub mod backoff;
 pub mod fault;
 pub mod lifecycle;
+pub mod planted;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;

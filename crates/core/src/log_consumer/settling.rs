@@ -8,6 +8,7 @@ use crate::{
     error::{Kind, PortError},
     ledger::{NewDead, Parked, ParkedChange, ParkedState, Unit, UnitResult},
     message::Position,
+    planted::{Bug, is_planted},
     time::Time,
 };
 
@@ -98,6 +99,11 @@ impl State {
             return;
         };
         let mut unit = Unit::of(self.options.worker.clone(), self.epoch);
+        if is_planted(Bug::EffectsApart) {
+            let apart = Unit { writes: effects.writes, appends: effects.appends, ..unit };
+            self.units.push(Sent { unit: apart, after: After::Nothing });
+            return self.done(held, None);
+        }
         mark_done(&mut unit, &held);
         let Effects { guards, writes, appends } = *effects;
         unit.guards = guards;

@@ -16,6 +16,7 @@ use crate::{
     ledger::{NewDead, Opened, Parked, ParkedChange, ParkedState, Unit},
     log::{Limit, Page},
     message::{Message, Position},
+    planted::{Bug, is_planted},
     time::Time,
 };
 
@@ -166,6 +167,9 @@ impl State {
         if room == 0 {
             return Step::Wait(None);
         }
+        if is_planted(Bug::SuspectsRunTogether) {
+            self.returned.append(&mut self.suspects);
+        }
         if self.suspect_running.is_none() && self.begin_suspect() {
             return Step::Flush;
         }
@@ -212,6 +216,9 @@ impl State {
             attempt: held.attempts + 1,
             suspect: self.suspect_running == Some(held.position()),
         };
+        if is_planted(Bug::DoneWhenClaimed) && !held.parked {
+            push_range(&mut self.bulk.done, held.position(), held.position());
+        }
         self.claims.insert(held.position(), held);
         delivery
     }
@@ -249,7 +256,7 @@ impl State {
 
     /// What to read next, or what to wait for.
     fn read_on(&mut self, tip: Position) -> Step {
-        let full = self.parked >= self.options.max_parked;
+        let full = self.parked >= self.options.max_parked && !is_planted(Bug::ParkedUnbounded);
         if full && self.read < tip {
             return Step::Wait(self.next_due);
         }
@@ -359,6 +366,9 @@ impl State {
     }
 
     pub(super) fn unsettled(&self) -> u32 {
+        if is_planted(Bug::ForgetUnsettled) {
+            return self.claims.len() as u32;
+        }
         self.claims.len() as u32 + self.pending + self.committing
     }
 
