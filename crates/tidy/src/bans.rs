@@ -38,7 +38,10 @@ const BANS: &[Ban] = &[
     Ban {
         rule: "sleep",
         patterns: &["sleep(", "sleep_until("],
-        refused: |source, at| source.is_test_at(at) && !has_paused_time(source),
+        refused: |source, at| {
+            let is_suite = source.path.contains("/conformance/");
+            (source.is_test_at(at) || is_suite) && !has_paused_time(source)
+        },
         mend: "a test never sleeps: await a signal, or let the runtime's time be paused (start_paused)",
     },
     Ban {
@@ -160,6 +163,12 @@ mod tests {
             let rules = found(check, &[("crates/core/src/a.rs", code)]);
             assert_eq!(rules.iter().map(|(_, rule)| *rule).collect::<Vec<_>>(), [rule], "{code}");
         }
+    }
+
+    #[test]
+    fn a_suite_for_backends_never_sleeps() {
+        let sleeps = [("crates/core/src/conformance/log.rs", "async fn f() { sleep(one).await }")];
+        assert_eq!(found(check, &sleeps), [(1, "sleep")]);
     }
 
     #[test]
