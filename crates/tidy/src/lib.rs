@@ -22,7 +22,7 @@ pub struct Violation {
     pub path: String,
     /// The line, from 1.
     pub line: usize,
-    /// The rule's name, as in [`EXCEPTIONS`].
+    /// The rule's name.
     pub rule: &'static str,
     /// What is wrong, and what to do instead.
     pub mend: String,
