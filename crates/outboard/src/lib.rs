@@ -15,7 +15,7 @@ pub mod forward;
 pub use handler::{Attempt, Handled, Handler};
 pub use outboard_core as core;
 pub use outcome::{Done, Failure, Outcome};
-pub use policy::{OutagePolicy, Policy};
 pub use periodic::Periodic;
+pub use policy::{OutagePolicy, Policy};
 pub use runtime::{WorkerHandle, WorkerInfo, WorkerState};
 pub use workers::{WorkerSpec, Workers, WorkersOptions};

@@ -1,0 +1,408 @@
+//! When a worker's target counts as sick, and how it is found to be well again.
+//!
+//! A pure state machine: the runtime's loop tells it events and does what it answers. It never waits and never looks
+//! at a clock. In an outage it holds the worker's unsettled messages and hands them out as probes, one at a time.
+
+mod held;
+mod streak;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use outboard_core::{Delivery, consumer::Tag};
+use tokio::time::Instant;
+
+use self::{held::HeldMessages, streak::Streak};
+use crate::{outcome::Cause, policy::OutagePolicy, runtime::verdict::Failed};
+
+/// After so many probes in a row that ran out of time, some may take as long as any attempt: a target that has become
+/// slow for good would else stay cut off for ever.
+const PATIENCE: u32 = 900;
+
+/// Once patience is needed, one probe of so many is patient.
+const PATIENT_PROBE_EVERY: u32 = 60;
+
+/// At most so many forgiven messages are remembered; the oldest are forgotten first.
+const MAX_FORGIVEN: usize = 4_096;
+
+/// What the machine is told.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// An ordinary attempt at this message succeeded.
+    Done { delivery: Delivery, took: Duration },
+    /// An ordinary attempt failed in a way that counts.
+    Failed { delivery: Delivery, failed: Failed },
+    /// A message came that was not tried since the outage began.
+    Fetched(Delivery),
+    /// The probe succeeded.
+    ProbeDone { took: Duration },
+    /// The probe was settled as dead or cancelled, or asks for a pause: the target answers.
+    ProbeAnswered,
+    /// The probe was settled without a word about the target.
+    ProbeSilent,
+    /// The probe failed.
+    ProbeFailed {
+        delivery: Delivery,
+        failed: Failed,
+        /// Whether it ran out of time.
+        expired: bool,
+    },
+    /// The target was asked and is well.
+    Well,
+    /// The target was asked and is not well, or did not answer in time.
+    Sick(Arc<str>),
+}
+
+/// What the loop has to do.
+#[derive(Debug)]
+pub(crate) enum Reaction {
+    /// Nothing.
+    Nothing,
+    /// Settle this failure as a counted one.
+    Charge(Delivery, Failed),
+    /// An outage begins: run nothing but probes.
+    Open(Opening),
+    /// The outage is over.
+    Close(Closing),
+}
+
+/// How an outage begins.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    /// The failure that opened it: to be settled as another attempt, never as the last one.
+    pub(crate) last: Option<(Delivery, Failed)>,
+    /// Then these counted attempts are to be given back.
+    pub(crate) give_back: Vec<(Tag, u32)>,
+}
+
+/// How an outage ends.
+#[derive(Debug, Default)]
+pub(crate) struct Closing {
+    /// Failed as probes: each is charged one attempt.
+    pub(crate) charge: Vec<(Delivery, Failed)>,
+    /// Held without a fault of their own: to be run at once.
+    pub(crate) run: VecDeque<Delivery>,
+}
+
+/// The next probe.
+#[derive(Debug)]
+pub(crate) enum Probe {
+    /// Ask the target, apart from any message.
+    Ask { limit: Duration },
+    /// Try this message.
+    Message { delivery: Delivery, limit: Duration },
+}
+
+/// The machine. One per worker with an outage policy.
+#[derive(Debug)]
+pub(crate) struct Outage {
+    policy: OutagePolicy,
+    /// The longest time for any attempt.
+    timeout: Duration,
+    /// At most so many messages are held.
+    max_held: usize,
+    /// Whether the handler can ask its target.
+    asks: bool,
+    phase: Phase,
+    /// When it was last asked because a failure stood.
+    asked_at: Option<Instant>,
+    /// A probe is under way.
+    is_probing: bool,
+    /// The slowest success of late; sinks by a sixty-fourth with each faster one.
+    slowest: Duration,
+    /// Whose failure was taken back once. The next one is their own: it counts, and says nothing about the target.
+    forgiven: BTreeSet<u64>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Closed {
+        streak: Streak,
+        /// When the target is to be asked, because a failure stands.
+        ask_at: Option<Instant>,
+    },
+    Open(Open),
+}
+
+#[derive(Debug)]
+struct Open {
+    reason: Arc<str>,
+    probes: u64,
+    /// The next probe is due.
+    probe_at: Instant,
+    /// Probes in a row that ran out of time.
+    expired: u32,
+    held: HeldMessages,
+    /// What was given back when it opened.
+    given_back: Vec<(Tag, u32)>,
+}
+
+impl Outage {
+    pub(crate) fn new(policy: OutagePolicy, timeout: Duration, concurrency: u32, asks: bool) -> Self {
+        Self {
+            phase: Phase::Closed { streak: Streak::new(&policy), ask_at: None },
+            policy,
+            timeout,
+            max_held: max_held(concurrency),
+            asks,
+            asked_at: None,
+            is_probing: false,
+            slowest: Duration::ZERO,
+            forgiven: BTreeSet::new(),
+        }
+    }
+
+    /// Why it is open and how many probes there were; `None` while it is closed.
+    pub(crate) fn open(&self) -> Option<(&Arc<str>, u64)> {
+        match &self.phase {
+            Phase::Closed { .. } => None,
+            Phase::Open(open) => Some((&open.reason, open.probes)),
+        }
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open(_))
+    }
+
+    /// Whether a message should be fetched, so that the next probe takes one that was not probed yet.
+    pub(crate) fn wants_message(&self) -> bool {
+        let Phase::Open(open) = &self.phase else { return false };
+        let in_hand = open.held.len() + usize::from(self.is_probing);
+        !self.asks && !open.held.has_unprobed() && in_hand < self.max_held
+    }
+
+    /// When [`Outage::probe`] has something to do; `None` as long as it has not.
+    pub(crate) fn probe_due(&self) -> Option<Instant> {
+        if self.is_probing {
+            return None;
+        }
+        match &self.phase {
+            Phase::Closed { ask_at, .. } => *ask_at,
+            Phase::Open(open) => (self.asks || open.held.len() > 0).then_some(open.probe_at),
+        }
+    }
+
+    /// The next probe, once it is due. Its end must be told.
+    pub(crate) fn probe(&mut self, now: Instant) -> Option<Probe> {
+        if self.probe_due()? > now {
+            return None;
+        }
+        let limit = self.probe_limit();
+        let probe = match &mut self.phase {
+            Phase::Closed { ask_at, .. } => {
+                *ask_at = None;
+                self.asked_at = Some(now);
+                Probe::Ask { limit }
+            }
+            Phase::Open(open) => {
+                open.probe_at = now + self.policy.probe_every;
+                open.probes += 1;
+                if self.asks {
+                    Probe::Ask { limit }
+                } else {
+                    Probe::Message { delivery: open.held.next_probe()?, limit }
+                }
+            }
+        };
+        self.is_probing = true;
+        Some(probe)
+    }
+
+    /// As long as the target needed of late, four times over, and no less than the time between probes.
+    fn probe_limit(&self) -> Duration {
+        let usual = self.policy.probe_every.max(self.slowest * 4).min(self.timeout);
+        match &self.phase {
+            Phase::Open(open) if open.expired >= PATIENCE && open.expired % PATIENT_PROBE_EVERY == 0 => {
+                self.timeout
+            }
+            _ => usual,
+        }
+    }
+
+    /// Takes all messages out of its hands, uncounted: the worker pauses or stops. The outage goes on.
+    pub(crate) fn take_held(&mut self) -> Vec<Delivery> {
+        match &mut self.phase {
+            Phase::Closed { .. } => Vec::new(),
+            Phase::Open(open) => open.held.take_all(),
+        }
+    }
+
+    /// Takes an event and says what follows.
+    pub(crate) fn on(&mut self, now: Instant, event: Event) -> Reaction {
+        match event {
+            Event::Done { delivery, took } => self.done(now, &delivery, took),
+            Event::Failed { delivery, failed } => self.failed(now, delivery, failed),
+            Event::Fetched(delivery) => self.fetched(delivery),
+            Event::ProbeDone { took } => {
+                self.learn(took);
+                self.probe_ended();
+                self.close()
+            }
+            Event::ProbeAnswered | Event::Well => {
+                self.probe_ended();
+                self.close()
+            }
+            Event::ProbeSilent => {
+                self.probe_ended();
+                Reaction::Nothing
+            }
+            Event::ProbeFailed { delivery, failed, expired } => self.probe_failed(delivery, failed, expired),
+            Event::Sick(reason) => self.sick(now, reason),
+        }
+    }
+
+    fn learn(&mut self, took: Duration) {
+        self.slowest = took.max(self.slowest - self.slowest / 64);
+    }
+
+    fn probe_ended(&mut self) {
+        self.is_probing = false;
+    }
+
+    fn done(&mut self, now: Instant, delivery: &Delivery, took: Duration) -> Reaction {
+        self.learn(took);
+        if !self.forgiven.is_empty() {
+            self.forgiven.remove(&delivery.message.id.0);
+        }
+        match &mut self.phase {
+            Phase::Closed { streak, ask_at } => {
+                streak.reset();
+                *ask_at = None;
+            }
+            // It began before the outage, so it may speak of the time before: a target that shuts down refuses new
+            // work while it finishes the old. It is a good reason to look at once, though.
+            Phase::Open(open) => open.probe_at = now,
+        }
+        Reaction::Nothing
+    }
+
+    fn failed(&mut self, now: Instant, delivery: Delivery, failed: Failed) -> Reaction {
+        let (streak, ask_at) = match &mut self.phase {
+            Phase::Open(open) => {
+                open.held.hold_failed(lowered(delivery, &open.given_back));
+                return Reaction::Nothing;
+            }
+            Phase::Closed { streak, ask_at } => (streak, ask_at),
+        };
+        if self.forgiven.remove(&delivery.message.id.0) || failed.cause == Cause::Message {
+            return Reaction::Charge(delivery, failed);
+        }
+        if self.asks && ask_at.is_none() && !self.is_probing {
+            let pace = self.asked_at.map_or(now, |asked| asked + self.policy.probe_every);
+            *ask_at = Some(pace.max(now));
+        }
+        match streak.push(delivery.tag, delivery.message.id, failed.cause) {
+            None => Reaction::Charge(delivery, failed),
+            Some(give_back) => {
+                let reason = failed.reason.clone();
+                self.open_with(now, reason, Some((delivery, failed)), give_back)
+            }
+        }
+    }
+
+    fn open_with(
+        &mut self,
+        now: Instant,
+        reason: Arc<str>,
+        last: Option<(Delivery, Failed)>,
+        give_back: Vec<(Tag, u32)>,
+    ) -> Reaction {
+        self.phase = Phase::Open(Open {
+            reason,
+            probes: 0,
+            probe_at: if self.asks { now + self.policy.probe_every } else { now },
+            expired: 0,
+            held: HeldMessages::default(),
+            given_back: give_back.clone(),
+        });
+        Reaction::Open(Opening { last, give_back })
+    }
+
+    fn fetched(&mut self, delivery: Delivery) -> Reaction {
+        match &mut self.phase {
+            Phase::Open(open) => {
+                open.held.hold_fresh(delivery);
+                Reaction::Nothing
+            }
+            Phase::Closed { .. } => {
+                Reaction::Close(Closing { charge: Vec::new(), run: VecDeque::from([delivery]) })
+            }
+        }
+    }
+
+    fn probe_failed(&mut self, delivery: Delivery, failed: Failed, expired: bool) -> Reaction {
+        self.probe_ended();
+        match &mut self.phase {
+            Phase::Open(open) => {
+                open.expired = if expired { open.expired + 1 } else { 0 };
+                open.held.hold_probed(delivery, failed);
+                Reaction::Nothing
+            }
+            Phase::Closed { .. } => Reaction::Charge(delivery, failed),
+        }
+    }
+
+    fn sick(&mut self, now: Instant, reason: Arc<str>) -> Reaction {
+        self.probe_ended();
+        match &mut self.phase {
+            Phase::Open(_) => Reaction::Nothing,
+            // A success came while the target was asked; the next failure asks again.
+            Phase::Closed { streak, .. } if streak.is_empty() => Reaction::Nothing,
+            Phase::Closed { streak, .. } => {
+                let give_back = streak.attempts();
+                self.open_with(now, reason, None, give_back)
+            }
+        }
+    }
+
+    /// Ends an open outage. While it is closed, a target that is well needs not be asked before the next failure.
+    fn close(&mut self) -> Reaction {
+        let closed = Phase::Closed { streak: Streak::new(&self.policy), ask_at: None };
+        let open = match &mut self.phase {
+            Phase::Closed { ask_at, .. } => {
+                *ask_at = None;
+                return Reaction::Nothing;
+            }
+            phase @ Phase::Open(_) => std::mem::replace(phase, closed),
+        };
+        let Phase::Open(open) = open else { unreachable!("the closed phase returned above") };
+        let released = open.held.release();
+        self.forgiven.extend(open.given_back.iter().map(|(tag, _)| tag.number));
+        self.forgiven.extend(&released.forgiven);
+        for (delivery, _) in &released.charge {
+            self.forgiven.remove(&delivery.message.id.0);
+        }
+        while self.forgiven.len() > MAX_FORGIVEN {
+            self.forgiven.pop_first();
+        }
+        Reaction::Close(Closing { charge: released.charge, run: released.run })
+    }
+
+    /// Takes over what was in the loop's hand when the outage opened.
+    pub(crate) fn adopt(&mut self, hand: &mut VecDeque<Delivery>) {
+        if let Phase::Open(open) = &mut self.phase {
+            for delivery in hand.drain(..) {
+                open.held.hold_fresh(lowered(delivery, &open.given_back));
+            }
+        }
+    }
+}
+
+/// At most so many messages are held in an outage.
+pub(crate) fn max_held(concurrency: u32) -> usize {
+    (concurrency as usize * 2).max(64)
+}
+
+/// A delivery that was claimed before attempts of its message were given back.
+fn lowered(mut delivery: Delivery, given_back: &[(Tag, u32)]) -> Delivery {
+    if let Some((_, count)) = given_back.iter().find(|(tag, _)| *tag == delivery.tag) {
+        delivery.attempt = delivery.attempt.saturating_sub(*count).max(1);
+    }
+    delivery
+}

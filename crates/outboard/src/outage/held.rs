@@ -1,0 +1,67 @@
+//! The messages that are held in an outage, and whose turn as a probe it is.
+
+use std::collections::VecDeque;
+
+use outboard_core::Delivery;
+
+use crate::runtime::verdict::Failed;
+
+/// Unsettled messages, the first candidates first.
+#[derive(Debug, Default)]
+pub(super) struct HeldMessages {
+    /// Not tried in this outage.
+    fresh: VecDeque<Delivery>,
+    /// Failed as an attempt that was under way when the outage began.
+    failed: VecDeque<Delivery>,
+    /// Failed as a probe, the longest ago first.
+    probed: VecDeque<(Delivery, Failed)>,
+}
+
+/// What is to become of the held messages.
+#[derive(Debug)]
+pub(super) struct Released {
+    pub(super) charge: Vec<(Delivery, Failed)>,
+    pub(super) run: VecDeque<Delivery>,
+    /// The ids among `run` whose failure is taken back.
+    pub(super) forgiven: Vec<u64>,
+}
+
+impl HeldMessages {
+    pub(super) fn len(&self) -> usize {
+        self.fresh.len() + self.failed.len() + self.probed.len()
+    }
+
+    pub(super) fn has_unprobed(&self) -> bool {
+        !self.fresh.is_empty() || !self.failed.is_empty()
+    }
+
+    pub(super) fn hold_fresh(&mut self, delivery: Delivery) {
+        self.fresh.push_back(delivery);
+    }
+
+    pub(super) fn hold_failed(&mut self, delivery: Delivery) {
+        self.failed.push_back(delivery);
+    }
+
+    pub(super) fn hold_probed(&mut self, delivery: Delivery, failed: Failed) {
+        self.probed.push_back((delivery, failed));
+    }
+
+    /// One that was not probed yet if there is one, else the one whose probe is the longest ago.
+    pub(super) fn next_probe(&mut self) -> Option<Delivery> {
+        let unprobed = self.fresh.pop_front().or_else(|| self.failed.pop_front());
+        unprobed.or_else(|| self.probed.pop_front().map(|(delivery, _)| delivery))
+    }
+
+    pub(super) fn take_all(&mut self) -> Vec<Delivery> {
+        let probed = self.probed.drain(..).map(|(delivery, _)| delivery);
+        self.failed.drain(..).chain(self.fresh.drain(..)).chain(probed).collect()
+    }
+
+    pub(super) fn release(self) -> Released {
+        let forgiven = self.failed.iter().map(|delivery| delivery.message.id.0).collect();
+        let mut run = self.failed;
+        run.extend(self.fresh);
+        Released { charge: self.probed.into(), run, forgiven }
+    }
+}

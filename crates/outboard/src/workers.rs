@@ -1,0 +1,295 @@
+//! All running workers of one process.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use outboard_core::{
+    Clock, Consumer, Health, Kind, Ledger, Log, PortError, TypeSet,
+    consumer::{Drained, Flow},
+    fault::Faults,
+    ledger::{Start, WorkerName},
+    log_consumer::{LogConsumer, LogConsumerOptions},
+    time::system_clock,
+};
+use tokio::time::Instant;
+
+use crate::{
+    handler::Handler,
+    periodic::Periodic,
+    policy::Policy,
+    runtime::{Parts, Shared, WorkerHandle, WorkerState, prefetch},
+};
+
+/// The highest concurrency that is taken.
+pub const MAX_CONCURRENCY: u32 = 10_000;
+
+/// Everything that makes a worker.
+#[derive(Debug, Clone)]
+pub struct WorkerSpec {
+    /// Its name; its cursor, parked messages and dead letters go by it.
+    pub name: WorkerName,
+    /// What it is for, in one sentence.
+    pub description: String,
+    /// What it handles.
+    pub types: TypeSet,
+    /// Where it begins, if it was never seen.
+    pub start: Start,
+    /// How it treats its messages.
+    pub policy: Policy,
+    /// What it calls for each of them.
+    pub handler: Arc<dyn Handler>,
+    /// What it does besides.
+    pub periodic: Vec<Periodic>,
+}
+
+impl WorkerSpec {
+    /// Whether it can be run; the error says what to mend.
+    fn validate(&self) -> Result<(), PortError> {
+        let Self { name, policy, .. } = self;
+        let wrong = |text: String| Err(PortError::new(Kind::Invalid, format!("worker `{name}`: {text}")));
+        if name.is_empty() {
+            return Err(PortError::new(Kind::Invalid, "a worker needs a name"));
+        }
+        if policy.concurrency == 0 || policy.concurrency > MAX_CONCURRENCY {
+            let given = policy.concurrency;
+            return wrong(format!("the concurrency is {given}; it must be from 1 to {MAX_CONCURRENCY}"));
+        }
+        if policy.attempts == 0 {
+            return wrong("0 attempts are allowed; there must be at least 1".into());
+        }
+        if policy.timeout.is_zero() {
+            return wrong("the timeout is zero; it must be longer".into());
+        }
+        if let Some(outage) = &policy.outage
+            && (outage.failures == 0 || outage.failures > MAX_CONCURRENCY || outage.probe_every.is_zero())
+        {
+            let limit = MAX_CONCURRENCY;
+            return wrong(format!(
+                "an outage needs from 1 to {limit} failures and a time between probes that is not zero"
+            ));
+        }
+        if let Some(periodic) =
+            self.periodic.iter().find(|periodic| periodic.every < Duration::from_millis(1))
+        {
+            return wrong(format!(
+                "`{}` is to run every {:?}; 1 ms is the least",
+                periodic.name, periodic.every
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// What all workers of a process have in common.
+#[derive(Debug, Clone)]
+pub struct WorkersOptions {
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// Where crashes are simulated.
+    pub faults: Faults,
+    /// Seeds the jitter of retries, so that a simulation replays; random by default.
+    pub seed: u64,
+}
+
+impl Default for WorkersOptions {
+    fn default() -> Self {
+        Self { clock: system_clock(), faults: Faults::none(), seed: fastrand::u64(..) }
+    }
+}
+
+/// Starts, watches and stops the workers of one process.
+///
+/// Dropping it stops them at once, as a crash would; [`Workers::drain`] stops them properly.
+pub struct Workers {
+    log: Arc<dyn Log>,
+    ledger: Arc<dyn Ledger>,
+    options: WorkersOptions,
+    /// `None` while a worker is being opened.
+    running: Mutex<BTreeMap<WorkerName, Option<WorkerHandle>>>,
+}
+
+/// How the workers are, in short.
+#[derive(Debug, Clone)]
+pub struct WorkersHealth {
+    /// `Failed` when a worker will not work again in this process, `Recovering` never, else `Ready`.
+    pub health: Health,
+    /// Workers that do not deliver normally, with the reason; they do not make the process unready.
+    pub degraded: Vec<Degraded>,
+}
+
+/// A worker that does not deliver normally.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Degraded {
+    /// Which.
+    pub worker: String,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// How the stop of one worker ended.
+pub type DrainResult = (WorkerName, Result<Drained, PortError>);
+
+impl Workers {
+    /// No worker yet, on this log and ledger.
+    pub fn new(log: Arc<dyn Log>, ledger: Arc<dyn Ledger>, options: WorkersOptions) -> Self {
+        Self { log, ledger, options, running: Mutex::default() }
+    }
+
+    /// Opens a worker and lets it work. `Invalid` for a specification that cannot run, and for a name that is taken
+    /// by a worker that has not stopped; else the ledger's errors.
+    pub async fn start(&self, spec: WorkerSpec) -> Result<WorkerHandle, PortError> {
+        spec.validate()?;
+        let place = self.reserve(&spec.name)?;
+        let handle = self.open(spec).await?;
+        self.running().insert(handle.name().clone(), Some(handle.clone()));
+        place.keep();
+        Ok(handle)
+    }
+
+    async fn open(&self, spec: WorkerSpec) -> Result<WorkerHandle, PortError> {
+        let WorkersOptions { clock, faults, seed } = &self.options;
+        let consumer = self.consumer(&spec).await?;
+        let paused = match consumer.status().flow {
+            Flow::Paused => Some(self.pause_reason(&spec.name).await?),
+            Flow::Running { .. } => None,
+        };
+        let shared = Arc::new(Shared::new(
+            (spec.name.clone(), spec.description.into()),
+            spec.types,
+            spec.policy.concurrency,
+            self.ledger.clone(),
+            clock.clone(),
+            paused,
+        ));
+        let parts = Parts {
+            consumer,
+            handler: spec.handler,
+            policy: spec.policy,
+            faults: faults.clone(),
+            seed: seed_of(*seed, &spec.name),
+        };
+        tracing::info!(worker = %spec.name, "the worker starts");
+        Ok(WorkerHandle::start(shared, parts, spec.periodic))
+    }
+
+    /// The one place that knows where deliveries come from.
+    async fn consumer(&self, spec: &WorkerSpec) -> Result<Arc<dyn Consumer>, PortError> {
+        let options = LogConsumerOptions {
+            start: spec.start,
+            prefetch: prefetch(spec.policy.concurrency),
+            faults: self.options.faults.clone(),
+            ..LogConsumerOptions::new(spec.name.clone(), spec.types.clone(), self.options.clock.clone())
+        };
+        Ok(LogConsumer::open(self.log.clone(), self.ledger.clone(), options).await?)
+    }
+
+    async fn pause_reason(&self, name: &WorkerName) -> Result<Arc<str>, PortError> {
+        let rows = self.ledger.workers().await?;
+        let paused = rows.into_iter().find(|row| row.name == *name).and_then(|row| row.paused);
+        Ok(paused.unwrap_or_else(|| "paused".into()))
+    }
+
+    fn reserve(&self, name: &WorkerName) -> Result<Place<'_>, PortError> {
+        let mut running = self.running();
+        let is_free = match running.get(name) {
+            None => true,
+            Some(None) => false,
+            Some(Some(handle)) => {
+                matches!(handle.state(), WorkerState::Stopped | WorkerState::Failed { .. })
+            }
+        };
+        if !is_free {
+            return Err(PortError::new(Kind::Invalid, format!("there is a worker `{name}` already")));
+        }
+        running.insert(name.clone(), None);
+        Ok(Place { workers: self, name: Some(name.clone()) })
+    }
+
+    /// All workers, by name.
+    pub fn handles(&self) -> Vec<WorkerHandle> {
+        self.running().values().flatten().cloned().collect()
+    }
+
+    /// One worker.
+    pub fn get(&self, name: &str) -> Option<WorkerHandle> {
+        self.running().get(name).cloned().flatten()
+    }
+
+    /// Stops all workers at once: nothing new begins, what runs may finish until the deadline, the rest is given back
+    /// uncounted. A worker that has stopped or failed before is left out.
+    pub async fn drain(&self, deadline: Instant) -> Vec<DrainResult> {
+        let handles = self.handles();
+        let drains = handles.iter().map(|handle| async move {
+            match handle.drain(deadline).await {
+                Err(error) if error.kind == Kind::Closed => None,
+                result => Some((handle.name().clone(), result)),
+            }
+        });
+        join_all(drains).await.into_iter().flatten().collect()
+    }
+
+    /// How they are.
+    pub fn health(&self) -> WorkersHealth {
+        let handles = self.handles();
+        let failure = handles.iter().find_map(WorkerHandle::failure);
+        let degraded = handles.iter().filter_map(|handle| {
+            Some(Degraded { worker: handle.name().to_string(), reason: degradation(handle)? })
+        });
+        WorkersHealth { degraded: degraded.collect(), health: failure.map_or(Health::Ready, Health::Failed) }
+    }
+
+    fn running(&self) -> MutexGuard<'_, BTreeMap<WorkerName, Option<WorkerHandle>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Workers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Workers").field("running", &self.handles()).finish_non_exhaustive()
+    }
+}
+
+/// A name that is taken while its worker is being opened, and free again if that fails.
+struct Place<'a> {
+    workers: &'a Workers,
+    name: Option<WorkerName>,
+}
+
+impl Place<'_> {
+    fn keep(mut self) {
+        self.name = None;
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if let Some(name) = &self.name {
+            self.workers.running().remove(name);
+        }
+    }
+}
+
+/// Why a worker does not deliver normally.
+fn degradation(handle: &WorkerHandle) -> Option<String> {
+    match handle.state() {
+        WorkerState::Paused { reason } => Some(format!("paused: {reason}")),
+        WorkerState::Outage { since, reason, probes } => {
+            Some(format!("outage since {since}, {probes} probes: {reason}"))
+        }
+        WorkerState::Failed { reason } => Some(format!("failed: {reason}")),
+        WorkerState::Running => handle.trouble().map(|error| error.to_string()),
+        WorkerState::Draining | WorkerState::Stopped => None,
+    }
+}
+
+/// Each worker has a jitter of its own, which does not depend on the order in which they start (FNV-1a of the name).
+fn seed_of(seed: u64, name: &str) -> u64 {
+    name.bytes().fold(seed ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
