@@ -1,2 +1,2 @@
-//! The binary.
-fn main() {}
+mod output; mod config; mod telemetry; mod serve; mod api; 
+fn main(){}

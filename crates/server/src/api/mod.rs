@@ -1,0 +1,1 @@
+pub mod query; pub mod route; pub mod command; pub mod idempotency;

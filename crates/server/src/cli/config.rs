@@ -1,0 +1,39 @@
+//! `outboard config`: shows what a configuration comes to.
+
+use clap::{Args, Subcommand};
+
+use super::ConfigArgs;
+use crate::output::{Exit, Output};
+
+/// Subcommands of `outboard config`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Check flags, variables and file, and say what is wrong.
+    Check(CheckArgs),
+    /// Print every key with its value, defaults included; secrets as ***.
+    #[command(after_help = "The output is JSON, which is YAML too: save it as config.yaml and edit it.")]
+    Print(CheckArgs),
+}
+
+/// Arguments of both.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+/// Runs a subcommand.
+pub fn run(command: &ConfigCommand, output: Output) -> Result<(), Exit> {
+    match command {
+        ConfigCommand::Check(args) => {
+            args.config.load(Vec::new())?;
+            output.record(&serde_json::json!({"ok": true}), "The configuration is in order.")?;
+        }
+        ConfigCommand::Print(args) => {
+            let config = args.config.load(Vec::new())?;
+            let pretty = serde_json::to_string_pretty(&config).map_err(Exit::failure)?;
+            output.record(&config, pretty)?;
+        }
+    }
+    Ok(())
+}

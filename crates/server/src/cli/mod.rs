@@ -1,0 +1,115 @@
+//! The command line: what can be asked, and the exit codes.
+
+mod config;
+mod submit;
+mod up;
+mod verify;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    config::{Config, ConfigError, Flag, env},
+    output::{Exit, FAILURE, Output, USAGE, finish},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  outboard up                                        start; an API on http://127.0.0.1:8085, data in ./outboard-data
+  outboard up --forward http://127.0.0.1:3000/hook   deliver every command to one URL
+  outboard submit orders/confirm '{\"order_id\":7}'    append one command and print its id
+  outboard log verify                                check every checksum of the log
+
+Exit codes: 0 done, 1 failed, 64 wrong usage or configuration, 130 stopped by a second signal.";
+
+/// Takes over the message work of the application beside it: durable commands, delivered, retried, never lost.
+#[derive(Debug, Parser)]
+#[command(name = "outboard", version, after_help = EXAMPLES)]
+pub struct Cli {
+    /// Print JSON instead of text for people.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run: take commands over HTTP and deliver them to the workers.
+    Up(up::UpArgs),
+    /// Append commands to the running server and print their ids.
+    Submit(submit::SubmitArgs),
+    /// Look at the message log.
+    #[command(subcommand)]
+    Log(verify::LogCommand),
+    /// Measure, and make data to measure with.
+    Bench(crate::bench::BenchArgs),
+    /// Look at the configuration.
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+}
+
+/// Flags that every command takes which must know the configuration.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// The configuration file [default: config.yaml, if it exists; variable: OUTBOARD_CONFIG].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where everything durable lives [default: outboard-data; variable: OUTBOARD_DATA_DIR].
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// What is logged: a level or a list by module, such as info,outboard_embedded=debug [default: info].
+    #[arg(long, value_name = "FILTER")]
+    log_level: Option<String>,
+}
+
+impl ConfigArgs {
+    /// The configuration with these and further flags laid over it.
+    pub fn load(&self, further: Vec<Flag>) -> Result<Config, ConfigError> {
+        let mut flags = further;
+        let own =
+            [("data_dir", &self.data_dir, "--data-dir"), ("log_level", &self.log_level, "--log-level")];
+        flags.extend(own.into_iter().filter_map(|(key, value, flag)| Some((key, value.clone()?, flag))));
+        crate::config::load(self.config.as_deref(), &env::variables()?, &flags)
+    }
+}
+
+/// Runs what the arguments ask for.
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version were asked for; everything else is a mistake.
+            let code = if error.exit_code() == 0 { 0 } else { USAGE };
+            return if error.print().is_ok() { ExitCode::from(code) } else { ExitCode::from(FAILURE) };
+        }
+    };
+    let output = Output { json: cli.json };
+    let result = match cli.command {
+        Command::Up(args) => up::run(&args),
+        Command::Submit(args) => submit::run(args, output),
+        Command::Log(command) => verify::run(&command, output),
+        Command::Bench(args) => crate::bench::run(args, output),
+        Command::Config(command) => config::run(&command, output),
+    };
+    finish(result)
+}
+
+/// A runtime for commands that only ask a server.
+fn small_runtime() -> Result<tokio::runtime::Runtime, Exit> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Exit::failure(format_args!("cannot start the runtime: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,187 @@
+//! One entry of `workers:`, a forward worker.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    error::ConfigError,
+    units::{Pattern, Secret, Span, Url, in_range},
+};
+
+/// A worker that forwards messages to a URL.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkerConfig {
+    /// Its name: its cursor is kept under it.
+    pub name: String,
+    /// For people.
+    #[serde(default)]
+    pub description: String,
+    /// What it handles, such as `orders/*`.
+    pub types: Vec<Pattern>,
+    /// Where messages are POSTed to.
+    pub url: Url,
+    /// At most so many requests at once.
+    #[serde(default = "default_concurrency")]
+    pub concurrency: u32,
+    /// How long one request may take.
+    #[serde(default = "default_timeout")]
+    pub timeout: Span,
+    /// After so many counted attempts a message is a dead letter.
+    #[serde(default = "default_attempts")]
+    pub attempts: u32,
+    /// The wait between attempts.
+    #[serde(default)]
+    pub backoff: BackoffConfig,
+    /// Signs the requests by the Standard Webhooks rules.
+    #[serde(default)]
+    pub secret: Option<Secret>,
+    /// A URL that answers 2xx while the app is well.
+    #[serde(default)]
+    pub probe: Option<Url>,
+    /// Where a worker that was never seen begins.
+    #[serde(default)]
+    pub from: Begin,
+    /// Sent with every request.
+    #[serde(default)]
+    pub headers: BTreeMap<String, Secret>,
+}
+
+/// The wait between attempts.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BackoffConfig {
+    /// After the first failure.
+    pub first: Span,
+    /// At most.
+    pub max: Span,
+}
+
+impl Default for BackoffConfig {
+    fn default() -> Self {
+        Self { first: Span::millis(200), max: Span::seconds(60) }
+    }
+}
+
+/// Where a worker that was never seen begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Begin {
+    /// With the first message of the log.
+    Beginning,
+    /// With what is appended from now on.
+    #[default]
+    End,
+}
+
+const fn default_concurrency() -> u32 {
+    32
+}
+
+const fn default_timeout() -> Span {
+    Span::seconds(30)
+}
+
+const fn default_attempts() -> u32 {
+    25
+}
+
+impl WorkerConfig {
+    /// What `--forward URL` means: everything to one URL.
+    pub fn forward_all(url: Url) -> Self {
+        let everything = "*".parse().expect("a star is a pattern");
+        Self {
+            name: "forward".into(),
+            description: format!("Forwards every message to {url}"),
+            types: vec![Pattern(everything)],
+            url,
+            concurrency: default_concurrency(),
+            timeout: default_timeout(),
+            attempts: default_attempts(),
+            backoff: BackoffConfig::default(),
+            secret: None,
+            probe: None,
+            from: Begin::End,
+            headers: BTreeMap::new(),
+        }
+    }
+}
+
+/// Header names that Outboard sets itself.
+const OWN_HEADERS: &[&str] = &[
+    "content-type",
+    "content-length",
+    "host",
+    "connection",
+    "transfer-encoding",
+    "webhook-id",
+    "webhook-timestamp",
+    "webhook-signature",
+    "traceparent",
+];
+
+pub(super) fn validate(workers: &[WorkerConfig]) -> Result<(), ConfigError> {
+    if workers.len() > 1_000 {
+        return Err(ConfigError::new("workers", "are more than 1,000", "configure fewer").given(workers.len()));
+    }
+    let mut names = BTreeSet::new();
+    for (index, worker) in workers.iter().enumerate() {
+        let path = |key: &str| format!("workers[{index}].{key}");
+        check_name(&path("name"), &worker.name)?;
+        if !names.insert(&worker.name) {
+            let mend = "give each worker its own name";
+            return Err(ConfigError::new(path("name"), "is another worker's name, too", mend).given(&worker.name));
+        }
+        if worker.types.is_empty() || worker.types.len() > 1_000 {
+            let mend = "name 1 to 1,000 types, such as [\"orders/*\"]";
+            return Err(ConfigError::new(path("types"), "names no type, or too many", mend));
+        }
+        in_range(&path("concurrency"), worker.concurrency, 1, 4_096)?;
+        in_range(&path("timeout"), worker.timeout, Span::millis(1), Span::seconds(3_600))?;
+        in_range(&path("attempts"), worker.attempts, 1, 10_000)?;
+        in_range(&path("backoff.first"), worker.backoff.first, Span::millis(1), worker.backoff.max)?;
+        in_range(&path("backoff.max"), worker.backoff.max, Span::millis(1), Span::seconds(86_400))?;
+        if let Some(secret) = &worker.secret {
+            check_secret(&path("secret"), secret)?;
+        }
+        check_headers(&path("headers"), &worker.headers)?;
+    }
+    Ok(())
+}
+
+/// Whether a text can name a worker; the API's paths hold it.
+fn check_name(path: &str, name: &str) -> Result<(), ConfigError> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if name.is_empty() || name.len() > 64 || !name.chars().all(allowed) {
+        let mend = "write 1 to 64 letters, digits, dashes, underscores or dots";
+        return Err(ConfigError::new(path, "cannot name a worker", mend).given(name));
+    }
+    Ok(())
+}
+
+fn check_secret(path: &str, secret: &Secret) -> Result<(), ConfigError> {
+    // The secret itself is not repeated in the error.
+    let mend = "write `whsec_` and 24 to 64 random bytes in base64";
+    let parsed = secret.expose().parse::<outboard_http::Secret>();
+    parsed.map(drop).map_err(|error| ConfigError::new(path, error.to_string(), mend))
+}
+
+fn check_headers(path: &str, headers: &BTreeMap<String, Secret>) -> Result<(), ConfigError> {
+    if headers.len() > 64 {
+        return Err(ConfigError::new(path, "are more than 64", "send fewer headers").given(headers.len()));
+    }
+    for (name, value) in headers {
+        let path = format!("{path}.{name}");
+        if name.parse::<http::HeaderName>().is_err() {
+            return Err(ConfigError::new(path, "is not a header name", "write one such as x-api-key"));
+        }
+        if OWN_HEADERS.contains(&name.to_ascii_lowercase().as_str()) {
+            return Err(ConfigError::new(path, "is set by Outboard itself", "remove it"));
+        }
+        if http::HeaderValue::from_str(value.expose()).is_err() {
+            return Err(ConfigError::new(path, "has a value that no header can carry", "write visible ASCII in one line"));
+        }
+    }
+    Ok(())
+}

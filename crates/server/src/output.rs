@@ -1,0 +1,99 @@
+//! Everything that the commands say to people or scripts; the only place that writes to stdout and stderr.
+
+use std::{
+    fmt::Display,
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+};
+
+use serde::Serialize;
+
+/// The exit code for wrong usage and wrong configuration (`EX_USAGE`).
+pub const USAGE: u8 = 64;
+
+/// The exit code for everything that failed while running.
+pub const FAILURE: u8 = 1;
+
+/// Why a command ended without success.
+#[derive(Debug)]
+pub struct Exit {
+    code: u8,
+    message: String,
+}
+
+impl Exit {
+    /// The user asked for something that cannot be.
+    pub fn usage(message: impl Display) -> Self {
+        Self { code: USAGE, message: message.to_string() }
+    }
+
+    /// It failed while running.
+    pub fn failure(message: impl Display) -> Self {
+        Self { code: FAILURE, message: message.to_string() }
+    }
+}
+
+impl From<crate::config::ConfigError> for Exit {
+    fn from(error: crate::config::ConfigError) -> Self {
+        Self::usage(error)
+    }
+}
+
+impl From<anyhow::Error> for Exit {
+    fn from(error: anyhow::Error) -> Self {
+        Self::failure(format_args!("{error:#}"))
+    }
+}
+
+/// Writes where a command was told to: human text, or JSON.
+#[derive(Debug, Clone, Copy)]
+pub struct Output {
+    /// Whether JSON was asked for.
+    pub json: bool,
+}
+
+impl Output {
+    /// One line for people; nothing with `--json`.
+    pub fn line(self, text: impl Display) -> io::Result<()> {
+        if self.json { Ok(()) } else { write_line(text) }
+    }
+
+    /// One JSON line with `--json`, else a line for people.
+    pub fn record<T: Serialize>(self, record: &T, text: impl Display) -> io::Result<()> {
+        if self.json { write_line(serde_json::to_string(record)?) } else { write_line(text) }
+    }
+}
+
+/// A line on stdout. A reader that went away ends the command quietly, as `head` expects.
+fn write_line(text: impl Display) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{text}")
+}
+
+/// Whether a failed write means only that nobody reads any more.
+fn is_closed_pipe(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe
+}
+
+impl From<io::Error> for Exit {
+    fn from(error: io::Error) -> Self {
+        if is_closed_pipe(&error) { Self { code: 0, message: String::new() } } else { Self::failure(error) }
+    }
+}
+
+/// A line on stderr, for people who watch a terminal.
+pub fn notice(text: impl Display) {
+    // Nobody is left to be told when stderr is closed.
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Ends a command: says what went wrong, gives the code.
+pub fn finish(result: Result<(), Exit>) -> ExitCode {
+    let Err(exit) = result else { return ExitCode::SUCCESS };
+    if exit.code != 0 {
+        let red = io::stderr().is_terminal() && !crate::config::env::no_color();
+        let (on, off) = if red { ("\u{1b}[1;31m", "\u{1b}[0m") } else { ("", "") };
+        notice(format_args!("{on}error:{off} {}", exit.message));
+    }
+    ExitCode::from(exit.code)
+}
