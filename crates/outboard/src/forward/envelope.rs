@@ -158,7 +158,7 @@ mod tests {
     fn the_id_is_stable_over_attempts_and_differs_by_worker_message_and_time() {
         let first = attempt(b"{}");
         let again = Attempt { number: 4, ..first.clone() };
-        assert_eq!(webhook_id(&first), "msg_7_177d9985a7a_orders");
+        assert_eq!(webhook_id(&first), "msg_7_177d9b6297a_orders");
         assert_eq!(webhook_id(&again), webhook_id(&first));
         let ids = [
             webhook_id(&first),
