@@ -1,1 +1,42 @@
-//! placeholder
+//! SQLite for every port of Outboard: [`outboard_core::Log`] and [`outboard_core::Ledger`] on one file.
+//!
+//! One writer joins everything that waits into one transaction with one fsync, and answers after it. Readers at the
+//! tip are served from memory, the others by a few connections of their own.
+
+mod embedded;
+mod error;
+mod memory;
+mod open;
+mod options;
+
+mod idempotency;
+mod queue;
+mod request;
+mod shared;
+mod writer;
+
+mod page;
+mod queries;
+mod readers;
+mod subscribers;
+mod tail;
+
+mod checksum;
+mod lock;
+mod schema;
+mod stats;
+mod tip_file;
+
+pub use embedded::Embedded;
+pub use error::OpenError;
+pub use memory::MemoryDisk;
+pub use options::Options;
+pub use stats::{Durations, Stats};
+
+/// The stored form of the log, for what measures it against SQLite alone.
+pub mod format {
+    pub use crate::{
+        checksum::{BEFORE_FIRST, Fields, checksum},
+        schema::{CREATE_MESSAGES, DATABASE, FORMAT, INSERT_MESSAGE, WRITER_PRAGMAS},
+    };
+}

@@ -1,0 +1,181 @@
+//! The bounded queue in front of the writer.
+
+use std::{
+    collections::VecDeque,
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use outboard_core::{Kind, PortError};
+use tokio::{sync::Notify, time::Instant};
+
+use crate::{options::Options, request::Request};
+
+/// Requests in the order in which they were made. Taking everything that waits is what makes a group commit.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    /// Wakes a writer on its own thread.
+    thread: Condvar,
+    /// Wakes a writer that runs as a task.
+    task: Notify,
+    limits: Limits,
+}
+
+#[derive(Debug)]
+struct Limits {
+    requests: usize,
+    messages: usize,
+    bytes: usize,
+    batch_messages: usize,
+    batch_bytes: usize,
+}
+
+#[derive(Default)]
+struct State {
+    requests: VecDeque<Request>,
+    messages: usize,
+    bytes: usize,
+    thread_sleeps: bool,
+    /// What further requests are answered, once it is closed.
+    closed: Option<PortError>,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("requests", &self.requests.len()).field("closed", &self.closed).finish()
+    }
+}
+
+/// Why a wait for requests ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// Requests were taken.
+    Requests,
+    /// The deadline came first.
+    Deadline,
+    /// The queue is closed and empty.
+    Closed,
+}
+
+impl Queue {
+    /// An open queue.
+    pub(crate) fn new(options: &Options) -> Self {
+        let limits = Limits {
+            requests: options.queue_requests,
+            messages: options.queue_messages,
+            bytes: options.queue_bytes,
+            batch_messages: options.batch_messages,
+            batch_bytes: options.batch_bytes,
+        };
+        Self { state: Mutex::default(), thread: Condvar::new(), task: Notify::new(), limits }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it is held; a poisoned queue is as good as any.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Enqueues a request, or says at once that there is no room: order among callers leaves no way to wait.
+    pub(crate) fn push(&self, request: Request) -> Result<(), PortError> {
+        let (messages, bytes) = request.weight();
+        let mut state = self.lock();
+        if let Some(error) = &state.closed {
+            return Err(error.clone());
+        }
+        // What one request may carry is limited elsewhere: into an empty queue it always goes.
+        let is_full =
+            state.messages + messages > self.limits.messages || state.bytes + bytes > self.limits.bytes;
+        let is_over = matches!(request, Request::Append(_)) && state.messages > 0 && is_full;
+        if is_over || state.requests.len() >= self.limits.requests {
+            let text = format!("{} requests wait for the log; try again", state.requests.len());
+            return Err(PortError::new(Kind::Full, text));
+        }
+        state.messages += messages;
+        state.bytes += bytes;
+        state.requests.push_back(request);
+        let wake_thread = std::mem::take(&mut state.thread_sleeps);
+        drop(state);
+        if wake_thread {
+            self.thread.notify_one();
+        }
+        self.task.notify_one();
+        Ok(())
+    }
+
+    /// Refuses further requests with this error; what waits is still taken. Returns whether it was open.
+    pub(crate) fn close(&self, error: PortError) -> bool {
+        let mut state = self.lock();
+        let was_open = state.closed.is_none();
+        state.closed.get_or_insert(error);
+        drop(state);
+        self.thread.notify_all();
+        self.task.notify_one();
+        was_open
+    }
+
+    /// Drops what waits: the writer is gone.
+    pub(crate) fn clear(&self) {
+        let requests = std::mem::take(&mut self.lock().requests);
+        drop(requests);
+    }
+
+    /// How many requests and messages wait.
+    pub(crate) fn depth(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.requests.len(), state.messages)
+    }
+
+    /// Moves what waits into `batch`, up to one transaction's worth. On the writer's thread.
+    pub(crate) fn take(&self, batch: &mut Vec<Request>, deadline: Option<Instant>) -> Taken {
+        let mut state = self.lock();
+        loop {
+            if let Some(taken) = self.try_take(&mut state, batch) {
+                return taken;
+            }
+            state.thread_sleeps = true;
+            state = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+                None => self.thread.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => {
+                    state.thread_sleeps = false;
+                    return Taken::Deadline;
+                }
+                Some(left) => self.thread.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
+        }
+    }
+
+    /// As [`Queue::take`], for a writer that runs as a task.
+    pub(crate) async fn take_in_task(&self, batch: &mut Vec<Request>, deadline: Option<Instant>) -> Taken {
+        loop {
+            if let Some(taken) = self.try_take(&mut self.lock(), batch) {
+                return taken;
+            }
+            match deadline {
+                None => self.task.notified().await,
+                Some(deadline) => {
+                    if tokio::time::timeout_at(deadline, self.task.notified()).await.is_err() {
+                        return Taken::Deadline;
+                    }
+                }
+            }
+        }
+    }
+
+    fn try_take(&self, state: &mut State, batch: &mut Vec<Request>) -> Option<Taken> {
+        if state.requests.is_empty() {
+            return state.closed.is_some().then_some(Taken::Closed);
+        }
+        let (mut messages, mut bytes) = (0, 0);
+        while messages < self.limits.batch_messages && bytes < self.limits.batch_bytes {
+            let Some(request) = state.requests.pop_front() else { break };
+            let (more_messages, more_bytes) = request.weight();
+            messages += more_messages;
+            bytes += more_bytes;
+            batch.push(request);
+        }
+        state.messages -= messages;
+        state.bytes -= bytes;
+        Some(Taken::Requests)
+    }
+}

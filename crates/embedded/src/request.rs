@@ -1,0 +1,138 @@
+//! What the writer is asked for.
+
+use std::sync::Arc;
+
+use outboard_core::{
+    Fut, Kind, Message, NewMessage, PortError, Position, Time,
+    ledger::{DeadId, DeadLetter, Epoch, OpenWorker, Opened, Unit, UnitResult, WorkerName},
+    log::{Appended, Idempotency},
+    pattern::MAX_TYPE_BYTES,
+};
+use tokio::sync::oneshot;
+
+/// One request to the writer, with the way back.
+pub(crate) enum Request {
+    Append(AppendRequest),
+    Commit(CommitRequest),
+    Open(Box<OpenRequest>),
+    Release { worker: WorkerName, epoch: Epoch, reply: Reply<()> },
+    Revive { id: DeadId, reply: Reply<DeadLetter> },
+    Pause { worker: WorkerName, reason: Option<Arc<str>>, reply: Reply<()> },
+}
+
+pub(crate) struct AppendRequest {
+    pub(crate) messages: Vec<Arc<Message>>,
+    pub(crate) bytes: usize,
+    /// Whether this transaction holds them.
+    pub(crate) is_written: bool,
+    pub(crate) idempotency: Option<Idempotency>,
+    pub(crate) reply: Reply<Appended>,
+}
+
+pub(crate) struct CommitRequest {
+    pub(crate) units: Vec<PreparedUnit>,
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
+    pub(crate) reply: Reply<Vec<UnitResult>>,
+}
+
+/// A unit, with its appends in the form in which they are published.
+pub(crate) struct PreparedUnit {
+    pub(crate) unit: Unit,
+    pub(crate) appends: Vec<Arc<Message>>,
+    /// Whether this transaction holds them.
+    pub(crate) is_written: bool,
+}
+
+pub(crate) struct OpenRequest {
+    pub(crate) open: OpenWorker,
+    pub(crate) reply: Reply<Opened>,
+}
+
+impl Request {
+    /// How many messages and bytes it appends.
+    pub(crate) fn weight(&self) -> (usize, usize) {
+        match self {
+            Self::Append(append) => (append.messages.len(), append.bytes),
+            Self::Commit(commit) => (commit.messages, commit.bytes),
+            _ => (0, 0),
+        }
+    }
+
+    /// Gives the answer that the transaction left.
+    pub(crate) fn send(self) {
+        match self {
+            Self::Append(append) => append.reply.send(),
+            Self::Commit(commit) => commit.reply.send(),
+            Self::Open(open) => open.reply.send(),
+            Self::Release { reply, .. } | Self::Pause { reply, .. } => reply.send(),
+            Self::Revive { reply, .. } => reply.send(),
+        }
+    }
+
+    /// Answers with an error, whatever the transaction left.
+    pub(crate) fn refuse(self, error: &PortError) {
+        let error = error.clone();
+        match self {
+            Self::Append(append) => append.reply.refuse(error),
+            Self::Commit(commit) => commit.reply.refuse(error),
+            Self::Open(open) => open.reply.refuse(error),
+            Self::Release { reply, .. } | Self::Pause { reply, .. } => reply.refuse(error),
+            Self::Revive { reply, .. } => reply.refuse(error),
+        }
+    }
+}
+
+/// The way back, and the answer that goes there once the transaction is durable.
+pub(crate) struct Reply<T> {
+    sender: oneshot::Sender<Result<T, PortError>>,
+    answer: Option<Result<T, PortError>>,
+}
+
+impl<T: Send + 'static> Reply<T> {
+    /// A reply, and the future that waits for it.
+    pub(crate) fn new() -> (Self, Fut<'static, T>) {
+        let (sender, receiver) = oneshot::channel();
+        let wait = async move {
+            // The writer drops a reply only when it fails or the simulated process is down.
+            receiver
+                .await
+                .unwrap_or_else(|_| Err(PortError::new(Kind::Unknown, "the log failed before it answered")))
+        };
+        (Self { sender, answer: None }, Box::pin(wait))
+    }
+
+    /// Sets what is answered if the transaction commits.
+    pub(crate) fn set(&mut self, answer: Result<T, PortError>) {
+        self.answer = Some(answer);
+    }
+
+    fn send(self) {
+        let answer = self.answer.expect("a committed transaction has answered each of its requests");
+        // Nobody waits when the future was dropped: allowed, the request stays done.
+        let _ = self.sender.send(answer);
+    }
+
+    fn refuse(self, error: PortError) {
+        let _ = self.sender.send(Err(error));
+    }
+}
+
+/// The messages in the form in which they are published, without position and timestamp, and their bytes.
+///
+/// Made on the caller's thread, so that the writer allocates nothing for them.
+pub(crate) fn prepare(messages: Vec<NewMessage>) -> Result<(Vec<Arc<Message>>, usize), PortError> {
+    let mut bytes = 0;
+    let mut prepared = Vec::with_capacity(messages.len());
+    for NewMessage { kind, payload, headers, run_at } in messages {
+        if kind.is_empty() || kind.len() > MAX_TYPE_BYTES {
+            let found = kind.len();
+            let text = format!("a message's type has 1 to {MAX_TYPE_BYTES} bytes; this one has {found}");
+            return Err(PortError::new(Kind::Invalid, text));
+        }
+        bytes += kind.len() + payload.len() + headers.iter().map(|(n, v)| n.len() + v.len()).sum::<usize>();
+        let (id, timestamp) = (Position::START, Time::default());
+        prepared.push(Arc::new(Message { id, kind, payload, headers, timestamp, run_at }));
+    }
+    Ok((prepared, bytes))
+}

@@ -1,0 +1,192 @@
+//! The last durable batches in memory: a worker at the tip never touches SQLite.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use outboard_core::{
+    Message, Position, TypeSet,
+    log::{Limit, Page},
+};
+
+/// A batch with more types than this counts as having all of them.
+const MAX_KINDS: usize = 32;
+
+/// What a message takes beside its bytes.
+const OVERHEAD: usize = size_of::<Message>() + 32;
+
+/// The distinct types of a batch, found once when it is published.
+#[derive(Debug, Default)]
+pub(crate) struct Kinds {
+    kinds: Vec<Arc<str>>,
+    is_cut: bool,
+}
+
+impl Kinds {
+    /// The types of these messages.
+    pub(crate) fn of(messages: &[Arc<Message>]) -> Self {
+        let mut found = Self::default();
+        let mut last: Option<&Arc<str>> = None;
+        for message in messages {
+            let kind = &message.kind;
+            if last.is_some_and(|last| Arc::ptr_eq(last, kind) || last == kind) {
+                continue;
+            }
+            last = Some(kind);
+            if found.kinds.contains(kind) {
+                continue;
+            }
+            if found.kinds.len() == MAX_KINDS {
+                found.is_cut = true;
+                break;
+            }
+            found.kinds.push(kind.clone());
+        }
+        found
+    }
+
+    /// Whether one of them is in the set.
+    pub(crate) fn touch(&self, types: &TypeSet) -> bool {
+        self.is_cut || self.kinds.iter().any(|kind| types.contains(kind))
+    }
+}
+
+/// Tells which types are in a set, and remembers the last answer: neighbours mostly have the same type.
+pub(crate) struct Filter<'a> {
+    types: &'a TypeSet,
+    last: Option<(Arc<str>, bool)>,
+}
+
+impl<'a> Filter<'a> {
+    pub(crate) fn new(types: &'a TypeSet) -> Self {
+        Self { types, last: None }
+    }
+
+    /// Whether this type is in the set.
+    pub(crate) fn takes(&mut self, kind: &Arc<str>) -> bool {
+        if let Some((last, taken)) = &self.last
+            && (Arc::ptr_eq(last, kind) || last == kind)
+        {
+            return *taken;
+        }
+        let taken = self.types.contains(kind);
+        self.last = Some((kind.clone(), taken));
+        taken
+    }
+}
+
+/// One durable transaction's messages.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    first: u64,
+    messages: Vec<Arc<Message>>,
+    kinds: Kinds,
+    bytes: usize,
+}
+
+impl Batch {
+    /// A batch of messages with dense positions, at least one.
+    pub(crate) fn new(messages: Vec<Arc<Message>>, bytes: usize) -> Self {
+        let first = messages.first().map_or(0, |message| message.id.0);
+        Self { first, kinds: Kinds::of(&messages), bytes: bytes + messages.len() * OVERHEAD, messages }
+    }
+
+    /// Its types.
+    pub(crate) fn kinds(&self) -> &Kinds {
+        &self.kinds
+    }
+
+    fn end(&self) -> u64 {
+        self.first + self.messages.len() as u64
+    }
+}
+
+/// The last batches, bounded by messages and bytes.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    state: Mutex<State>,
+    max_messages: usize,
+    max_bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    batches: VecDeque<Arc<Batch>>,
+    messages: usize,
+    bytes: usize,
+}
+
+impl Tail {
+    /// An empty tail.
+    pub(crate) fn new(max_messages: usize, max_bytes: usize) -> Self {
+        Self { state: Mutex::default(), max_messages, max_bytes }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds the batch that became durable last; the oldest ones make room.
+    pub(crate) fn publish(&self, batch: Arc<Batch>) {
+        let mut state = self.lock();
+        state.messages += batch.messages.len();
+        state.bytes += batch.bytes;
+        state.batches.push_back(batch);
+        while state.messages > self.max_messages || state.bytes > self.max_bytes {
+            let Some(oldest) = state.batches.pop_front() else { break };
+            state.messages -= oldest.messages.len();
+            state.bytes -= oldest.bytes;
+        }
+    }
+
+    /// The messages after a position, or nothing when the tail does not reach back to it.
+    pub(crate) fn read(&self, after: Position, types: &TypeSet, limit: Limit) -> Option<Page> {
+        let batches = self.from(after.0 + 1, limit.scan)?;
+        let mut page = Page { messages: Vec::new(), next: after };
+        let mut filter = Filter::new(types);
+        let (mut bytes, mut left) = (0, limit.scan);
+        for batch in &batches {
+            if left == 0 {
+                break;
+            }
+            let skip = (page.next.0 + 1 - batch.first) as usize;
+            let scanned = batch.messages[skip..].iter().take(left);
+            left -= scanned.len();
+            if !batch.kinds.touch(types) {
+                page.next.0 += scanned.len() as u64;
+                continue;
+            }
+            for message in scanned {
+                if filter.takes(&message.kind) {
+                    bytes += message.payload.len();
+                    let is_full = page.messages.len() >= limit.messages || bytes > limit.bytes;
+                    if is_full && !(page.messages.is_empty() && limit.messages > 0) {
+                        return Some(page);
+                    }
+                    page.messages.push(message.clone());
+                }
+                page.next = message.id;
+            }
+        }
+        Some(page)
+    }
+
+    /// One message, if it is here.
+    pub(crate) fn get(&self, position: Position) -> Option<Arc<Message>> {
+        let batches = self.from(position.0, 1)?;
+        let batch = batches.first()?;
+        batch.messages.get((position.0 - batch.first) as usize).cloned()
+    }
+
+    /// The batches from the one that holds `first` on, for `count` positions; the lock is held for that only.
+    fn from(&self, first: u64, count: usize) -> Option<Vec<Arc<Batch>>> {
+        let state = self.lock();
+        if state.batches.front().is_none_or(|front| first < front.first) {
+            return None;
+        }
+        let start = state.batches.partition_point(|batch| batch.end() <= first);
+        let last = first.saturating_add(count as u64);
+        Some(state.batches.range(start..).take_while(|batch| batch.first < last).cloned().collect())
+    }
+}

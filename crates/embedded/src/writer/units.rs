@@ -1,0 +1,235 @@
+//! Units: guards first, then writes.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+use outboard_core::{
+    Kind, PortError, Position,
+    cursor::Cursor,
+    fault::Point,
+    ledger::{Guard, KeyWrite, NewDead, Parked, ParkedChange, ParkedState, UnitResult, WorkerName},
+};
+use rusqlite::params;
+
+use crate::{
+    error::Failure,
+    queries::{NEVER, key},
+    request::PreparedUnit,
+    writer::batch::Batch,
+};
+
+/// The value that each written key gets in the end; `None` deletes it.
+type Values = Vec<(Arc<str>, Option<Bytes>)>;
+
+impl Batch<'_> {
+    /// Writes units, each by itself applied, in conflict or fenced; an error when one of them is impossible, and
+    /// then none of them is written.
+    pub(super) fn commit(
+        &mut self,
+        units: &mut [PreparedUnit],
+    ) -> Result<Result<Vec<UnitResult>, PortError>, Failure> {
+        if let Err(error) = self.check_done(units) {
+            return Ok(Err(error));
+        }
+        if self.counts.units == 0 {
+            self.reach(Point::CommitBegun)?;
+        }
+        let mut results = Vec::with_capacity(units.len());
+        for unit in units {
+            self.counts.units += 1;
+            let result = self.unit(unit)?;
+            match result {
+                UnitResult::Applied(_) => self.counts.applied += 1,
+                UnitResult::Conflict => self.counts.in_conflict += 1,
+                UnitResult::Fenced => self.counts.fenced += 1,
+            }
+            results.push(result);
+            self.reach(Point::UnitWritten)?;
+        }
+        Ok(Ok(results))
+    }
+
+    /// Whether the done marks lie in the log and in their cursors' windows.
+    fn check_done(&self, units: &[PreparedUnit]) -> Result<(), PortError> {
+        let mut cursors: HashMap<&WorkerName, Cursor> = HashMap::new();
+        for PreparedUnit { unit, .. } in units {
+            let Some(state) = self.workers.get(&unit.worker).filter(|state| state.epoch == unit.epoch) else {
+                continue;
+            };
+            let limit = state.cursor.limit();
+            let fits = |(_, to): &(Position, Position)| *to <= limit && to.0 <= self.end.position;
+            if unit.done.iter().all(fits) && !cursors.contains_key(&unit.worker) {
+                continue;
+            }
+            let cursor = cursors.entry(&unit.worker).or_insert_with(|| state.cursor.clone());
+            for &(from, to) in &unit.done {
+                if to.0 > self.end.position || !cursor.mark(from, to) {
+                    let text =
+                        format!("positions {from} to {to} of worker {} cannot be done yet", unit.worker);
+                    return Err(PortError::new(Kind::Invalid, text));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn unit(&mut self, prepared: &mut PreparedUnit) -> Result<UnitResult, Failure> {
+        prepared.is_written = false;
+        let unit = &prepared.unit;
+        let Some(state) = self.workers.get(&unit.worker) else { return Ok(UnitResult::Fenced) };
+        if state.epoch != unit.epoch {
+            return Ok(UnitResult::Fenced);
+        }
+        let worker = state.id;
+        for Guard::Version(name, version) in &unit.guards {
+            if key(self.connection, worker, name)?.version != *version {
+                return Ok(UnitResult::Conflict);
+            }
+        }
+        let Some(values) = self.values(worker, &unit.writes)? else { return Ok(UnitResult::Conflict) };
+        self.write_keys(&unit.worker, worker, &values)?;
+        for change in &unit.parked {
+            let delta = self.park(worker, change)?;
+            self.count_parked(&unit.worker, delta);
+        }
+        for dead in &unit.dead {
+            let added = self.bury(worker, dead)?;
+            let state = self.workers.change(&unit.worker).expect("the unit's worker is known");
+            state.dead += added as u64;
+        }
+        if !unit.done.is_empty() {
+            let state = self.workers.change(&unit.worker).expect("the unit's worker is known");
+            for &(from, to) in &unit.done {
+                let fits = state.cursor.mark(from, to);
+                debug_assert!(fits, "done marks are checked before their unit is written");
+            }
+        }
+        let first = (!prepared.appends.is_empty()).then_some(Position(self.end.position + 1));
+        for message in &mut prepared.appends {
+            self.end.insert(&mut self.insert, message)?;
+        }
+        prepared.is_written = true;
+        self.counts.appends += usize::from(first.is_some());
+        Ok(UnitResult::Applied(first))
+    }
+
+    /// What the written keys become; nothing when a counter is not a number.
+    fn values(&self, worker: i64, writes: &[KeyWrite]) -> Result<Option<Values>, Failure> {
+        let mut values: Values = Vec::new();
+        for write in writes {
+            let (name, value) = match write {
+                KeyWrite::Set(name, value) => (name, Some(value.clone())),
+                KeyWrite::Delete(name) => (name, None),
+                KeyWrite::Add(name, delta) => {
+                    let before = match values.iter().rev().find(|(written, _)| written == name) {
+                        Some((_, value)) => value.clone(),
+                        None => key(self.connection, worker, name)?.value,
+                    };
+                    let Some(sum) = add(before.as_deref(), *delta) else { return Ok(None) };
+                    (name, Some(Bytes::from(sum.to_string())))
+                }
+            };
+            values.push((name.clone(), value));
+        }
+        Ok(Some(values))
+    }
+
+    fn write_keys(&mut self, name: &WorkerName, worker: i64, values: &Values) -> Result<(), Failure> {
+        if values.is_empty() {
+            return Ok(());
+        }
+        let state = self.workers.change(name).expect("the unit's worker is known");
+        for (key, value) in values {
+            let Some(value) = value else {
+                let text = "DELETE FROM keys WHERE worker = ?1 AND key = ?2";
+                self.connection.prepare_cached(text)?.execute(params![worker, key])?;
+                continue;
+            };
+            state.version += 1;
+            let mut statement = self.connection.prepare_cached(
+                "INSERT INTO keys (worker, key, value, version) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT DO UPDATE SET value = excluded.value, version = excluded.version",
+            )?;
+            statement.execute(params![worker, key, &**value, state.version.cast_signed()])?;
+        }
+        Ok(())
+    }
+
+    /// Changes a parked row. Returns by how many rows there are more.
+    pub(super) fn park(&self, worker: i64, change: &ParkedChange) -> Result<i64, Failure> {
+        let connection = self.connection;
+        match change {
+            ParkedChange::Put(parked) => self.put(worker, parked),
+            ParkedChange::Remove(position) => {
+                let text = "DELETE FROM parked WHERE worker = ?1 AND position = ?2";
+                let removed =
+                    connection.prepare_cached(text)?.execute(params![worker, position.0.cast_signed()])?;
+                Ok(-(removed as i64))
+            }
+            ParkedChange::GiveBack(position, attempts) => {
+                let mut statement = connection.prepare_cached(
+                    "UPDATE parked SET attempts = max(attempts - ?3, 0), due = ?4
+                     WHERE worker = ?1 AND position = ?2 AND state = ?5",
+                )?;
+                let (position, due) = (position.0.cast_signed(), self.now.as_millis());
+                statement.execute(params![worker, position, attempts, due, ParkedState::Retry as i64])?;
+                Ok(0)
+            }
+        }
+    }
+
+    fn put(&self, worker: i64, parked: &Parked) -> Result<i64, Failure> {
+        let due = match parked.state {
+            // Running rows are found by this due time, and by no other.
+            ParkedState::Straggler | ParkedState::Suspect => NEVER,
+            _ => parked.due.as_millis().min(NEVER - 1),
+        };
+        let (position, state) = (parked.position.0.cast_signed(), parked.state as i64);
+        let values = params![worker, position, state, due, parked.attempts, parked.crashes, parked.reason];
+        let mut insert = self.connection.prepare_cached(
+            "INSERT INTO parked (worker, position, state, due, attempts, crashes, reason)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
+        )?;
+        if insert.execute(values)? == 1 {
+            return Ok(1);
+        }
+        let mut update = self.connection.prepare_cached(
+            "UPDATE parked SET state = ?3, due = ?4, attempts = ?5, crashes = ?6, reason = ?7
+             WHERE worker = ?1 AND position = ?2",
+        )?;
+        update.execute(values)?;
+        Ok(0)
+    }
+
+    /// Keeps a count beside the rows, so that they are never counted.
+    pub(super) fn count_parked(&mut self, name: &WorkerName, delta: i64) {
+        if delta != 0 {
+            let state = self.workers.change(name).expect("the worker is known");
+            state.parked = state.parked.saturating_add_signed(delta);
+        }
+    }
+
+    /// Adds a dead letter; one that is there already is replaced, which happens when a message runs a second time.
+    fn bury(&self, worker: i64, dead: &NewDead) -> Result<usize, Failure> {
+        let (position, at) = (dead.position.0.cast_signed(), self.now.as_millis());
+        let values = params![worker, position, dead.reason, dead.attempts, at];
+        let mut insert = self.connection.prepare_cached(
+            "INSERT INTO dead (worker, position, reason, attempts, at) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT DO NOTHING",
+        )?;
+        let added = insert.execute(values)?;
+        if added == 0 {
+            let mut update = self.connection.prepare_cached(
+                "UPDATE dead SET reason = ?3, attempts = ?4, at = ?5 WHERE worker = ?1 AND position = ?2",
+            )?;
+            update.execute(values)?;
+        }
+        Ok(added)
+    }
+}
+
+/// A counter's next value; nothing when it holds something else than a number.
+fn add(before: Option<&[u8]>, delta: i64) -> Option<i64> {
+    let before = before.map_or(Some(0), |bytes| std::str::from_utf8(bytes).ok()?.parse::<i64>().ok())?;
+    Some(before.saturating_add(delta))
+}

@@ -1,0 +1,6 @@
+//! What an embedded log promises.
+
+mod support;
+
+mod append;
+mod ledger;

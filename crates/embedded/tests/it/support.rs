@@ -1,0 +1,55 @@
+//! What the tests share: short forms of requests.
+
+use std::{path::Path, sync::Arc};
+
+use outboard_core::{
+    Ledger, Log, Message, NewMessage, Position, TypeSet,
+    ledger::{OpenWorker, Opened, Start, Unit, UnitResult},
+    log::{Append, Appended, Limit},
+};
+use outboard_embedded::{Embedded, Options};
+
+/// A log in this directory with the default options.
+pub(crate) async fn open(directory: &Path) -> Embedded {
+    Embedded::open(directory, Options::default()).await.unwrap()
+}
+
+/// A message of a type, with its number as the payload.
+pub(crate) fn message(kind: &str, number: usize) -> NewMessage {
+    NewMessage::new(kind, format!(r#"{{"number":{number}}}"#))
+}
+
+/// Appends `count` messages of a type, and returns what the append got.
+pub(crate) async fn append(log: &Embedded, kind: &str, count: usize) -> Appended {
+    let messages: Vec<NewMessage> = (0..count).map(|number| message(kind, number)).collect();
+    log.append(Append::from(messages)).await.unwrap()
+}
+
+/// A set of types, separated by spaces.
+pub(crate) fn types(patterns: &str) -> TypeSet {
+    patterns.split(' ').map(|pattern| pattern.parse().unwrap()).collect()
+}
+
+/// Everything after a position.
+pub(crate) async fn read_all(log: &Embedded, mut after: Position, types: &TypeSet) -> Vec<Arc<Message>> {
+    let mut messages = Vec::new();
+    loop {
+        let page = log.read(after, types.clone(), Limit::messages(300)).await.unwrap();
+        if page.next == after {
+            return messages;
+        }
+        after = page.next;
+        messages.extend(page.messages);
+    }
+}
+
+/// Opens a worker that begins with the log.
+pub(crate) async fn hold(log: &Embedded, worker: &str) -> Opened {
+    let open = OpenWorker { worker: worker.into(), start: Start::Beginning, claims: 8 };
+    Ledger::open(log, open).await.unwrap()
+}
+
+/// Commits one unit.
+pub(crate) async fn commit(log: &Embedded, unit: Unit) -> UnitResult {
+    log.commit(vec![unit]).await.unwrap().remove(0)
+}
