@@ -122,7 +122,6 @@ macro_rules! conformance {
 macro_rules! conformance_tests {
     ($make:expr; $($group:ident { $($case:ident,)* })*) => {
         $(mod $group {
-            use super::*;
             $(
                 #[tokio::test]
                 async fn $case() {

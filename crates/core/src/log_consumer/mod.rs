@@ -132,7 +132,11 @@ impl LogConsumer {
     async fn deliveries(&self, max: usize) -> Result<Vec<Delivery>, PortError> {
         let shared = &*self.shared;
         loop {
-            let step = shared.lock().step(max, *shared.tip.borrow(), shared.options.clock.now());
+            let (step, wants_flush) =
+                shared.lock().step(max, *shared.tip.borrow(), shared.options.clock.now());
+            if wants_flush {
+                shared.flush.notify_one();
+            }
             match step {
                 Step::Deliver(deliveries) => {
                     shared.options.faults.reach(Point::Claimed)?;
@@ -150,7 +154,6 @@ impl LogConsumer {
                     shared.lock().take_due(found, due.next);
                     shared.flush.notify_one();
                 }
-                Step::Flush => shared.flush.notify_one(),
                 Step::Wait(due) => shared.wait(due).await,
                 Step::Failed(error) => return Err(error),
             }

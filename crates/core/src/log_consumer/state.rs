@@ -29,16 +29,8 @@ const DUE_AHEAD: usize = 256;
 /// What `next` has to do now.
 pub(super) enum Step {
     Deliver(Vec<Delivery>),
-    Read {
-        after: Position,
-        limit: Limit,
-    },
-    Due {
-        until: Time,
-        max: usize,
-    },
-    /// Something must be committed before anything can be delivered.
-    Flush,
+    Read { after: Position, limit: Limit },
+    Due { until: Time, max: usize },
     Wait(Option<Time>),
     Failed(PortError),
 }
@@ -103,6 +95,8 @@ pub(super) struct State {
     pub(super) sent_ticket: Ticket,
     pub(super) settled: u64,
     pub(super) draining: bool,
+    /// This step has left something to commit that nobody else will ask to be committed.
+    wants_flush: bool,
     pub(super) last_progress: Time,
     pub(super) failed: Option<PortError>,
     /// Why commits do not get through at the moment.
@@ -147,6 +141,7 @@ impl State {
             sent_ticket: 0,
             settled: 0,
             draining: false,
+            wants_flush: false,
             last_progress: options.clock.now(),
             failed: None,
             trouble: None,
@@ -154,8 +149,13 @@ impl State {
         }
     }
 
-    /// What to do now, given the log's tip and the time.
-    pub(super) fn step(&mut self, max: usize, tip: Position, now: Time) -> Step {
+    /// What to do now, given the log's tip and the time, and whether something is to be committed.
+    pub(super) fn step(&mut self, max: usize, tip: Position, now: Time) -> (Step, bool) {
+        let step = self.next_step(max, tip, now);
+        (step, std::mem::take(&mut self.wants_flush))
+    }
+
+    fn next_step(&mut self, max: usize, tip: Position, now: Time) -> Step {
         if let Some(error) = &self.failed {
             return Step::Failed(error.clone());
         }
@@ -170,8 +170,8 @@ impl State {
         if is_planted(Bug::SuspectsRunTogether) {
             self.returned.append(&mut self.suspects);
         }
-        if self.suspect_running.is_none() && self.begin_suspect() {
-            return Step::Flush;
+        if self.suspect_running.is_none() {
+            self.begin_suspect();
         }
         let deliveries = self.take(room, now);
         if !deliveries.is_empty() {
@@ -228,11 +228,12 @@ impl State {
         let due = held.message.run_at.expect("only messages with a time are scheduled");
         self.park(&held, ParkedState::Scheduled, due, held.attempts, "".into());
         self.count_settlement();
+        self.wants_flush = true;
     }
 
-    /// Sends the running row of the next suspect on its way. False when there is none.
-    fn begin_suspect(&mut self) -> bool {
-        let Some(held) = self.suspects.pop_front() else { return false };
+    /// Sends the running row of the next suspect on its way, if there is one.
+    fn begin_suspect(&mut self) {
+        let Some(held) = self.suspects.pop_front() else { return };
         let position = held.position();
         self.suspect_running = Some(position);
         let row = Parked {
@@ -251,7 +252,7 @@ impl State {
         }
         unit.parked.push(ParkedChange::Put(row));
         self.units.push(Sent { unit, after: After::Running(Held { parked: true, ..held }) });
-        true
+        self.wants_flush = true;
     }
 
     /// What to read next, or what to wait for.
@@ -265,7 +266,8 @@ impl State {
             return Step::Wait(self.next_due);
         }
         if self.read >= limit {
-            return if self.let_straggler_pass() { Step::Flush } else { Step::Wait(self.next_due) };
+            self.let_straggler_pass();
+            return Step::Wait(self.next_due);
         }
         let ahead = read_ahead(self.options.prefetch);
         let scan = ahead.scan.min((limit.0 - self.read.0) as usize);
@@ -273,11 +275,11 @@ impl State {
     }
 
     /// Gives the message that holds the cursor a running row, so that the cursor can pass it.
-    fn let_straggler_pass(&mut self) -> bool {
+    fn let_straggler_pass(&mut self) {
         let position = self.cursor.low().next();
-        let Some(held) = self.claims.get_mut(&position) else { return false };
+        let Some(held) = self.claims.get_mut(&position) else { return };
         if held.parked {
-            return false;
+            return;
         }
         held.parked = true;
         let row = Parked {
@@ -292,7 +294,7 @@ impl State {
         self.parked_in_hand.insert(position);
         push_range(&mut self.bulk.done, position, position);
         self.bulk.parked.push(ParkedChange::Put(row));
-        true
+        self.wants_flush = true;
     }
 
     /// Takes over what was read after `after`. True when enough was skipped to commit it.
