@@ -28,8 +28,8 @@ const PATIENCE: u32 = 900;
 /// Once patience is needed, one probe of so many is patient.
 const PATIENT_PROBE_EVERY: u32 = 60;
 
-/// At most so many forgiven messages are remembered; the oldest are forgotten first.
-const MAX_FORGIVEN: usize = 4_096;
+/// At most so many doubtful messages are remembered; the oldest are forgotten first.
+const MAX_DOUBTFUL: usize = 4_096;
 
 /// What the machine is told.
 #[derive(Debug)]
@@ -64,6 +64,8 @@ pub(crate) enum Event {
 pub(crate) enum Reaction {
     /// Nothing.
     Nothing,
+    /// Run this message as usual.
+    Run(Delivery),
     /// Settle this failure as a counted one.
     Charge(Delivery, Failed),
     /// An outage begins: run nothing but probes.
@@ -116,8 +118,10 @@ pub(crate) struct Outage {
     is_probing: bool,
     /// The slowest success of late; sinks by a sixty-fourth with each faster one.
     slowest: Duration,
-    /// Whose failure was taken back once. The next one is their own: it counts, and says nothing about the target.
-    forgiven: BTreeSet<u64>,
+    /// Messages that failed before others succeeded. Their next failures are their own: they count, and say nothing
+    /// about the target. Without this, a few bad messages that nothing else runs beside would open an outage that
+    /// nothing ends, and would have their attempts given back for ever.
+    doubtful: BTreeSet<u64>,
 }
 
 #[derive(Debug)]
@@ -154,7 +158,7 @@ impl Outage {
             asked_at: None,
             is_probing: false,
             slowest: Duration::ZERO,
-            forgiven: BTreeSet::new(),
+            doubtful: BTreeSet::new(),
         }
     }
 
@@ -267,13 +271,15 @@ impl Outage {
 
     fn done(&mut self, now: Instant, delivery: &Delivery, took: Duration) -> Reaction {
         self.learn(took);
-        if !self.forgiven.is_empty() {
-            self.forgiven.remove(&delivery.message.id.0);
-        }
+        self.doubtful.remove(&delivery.message.id.0);
         match &mut self.phase {
             Phase::Closed { streak, ask_at } => {
-                streak.reset();
                 *ask_at = None;
+                if !streak.is_empty() {
+                    self.doubtful.extend(streak.ids());
+                    streak.reset();
+                    self.forget_oldest();
+                }
             }
             // It began before the outage, so it may speak of the time before: a target that shuts down refuses new
             // work while it finishes the old. It is a good reason to look at once, though.
@@ -290,7 +296,7 @@ impl Outage {
             }
             Phase::Closed { streak, ask_at } => (streak, ask_at),
         };
-        if self.forgiven.remove(&delivery.message.id.0) || failed.cause == Cause::Message {
+        if self.doubtful.contains(&delivery.message.id.0) || failed.cause == Cause::Message {
             return Reaction::Charge(delivery, failed);
         }
         if self.asks && ask_at.is_none() && !self.is_probing {
@@ -330,9 +336,7 @@ impl Outage {
                 open.held.hold_fresh(delivery);
                 Reaction::Nothing
             }
-            Phase::Closed { .. } => {
-                Reaction::Close(Closing { charge: Vec::new(), run: VecDeque::from([delivery]) })
-            }
+            Phase::Closed { .. } => Reaction::Run(delivery),
         }
     }
 
@@ -372,16 +376,16 @@ impl Outage {
             phase @ Phase::Open(_) => std::mem::replace(phase, closed),
         };
         let Phase::Open(open) = open else { unreachable!("the closed phase returned above") };
-        let released = open.held.release();
-        self.forgiven.extend(open.given_back.iter().map(|(tag, _)| tag.number));
-        self.forgiven.extend(&released.forgiven);
-        for (delivery, _) in &released.charge {
-            self.forgiven.remove(&delivery.message.id.0);
+        let given_back = open.given_back.iter().map(|(tag, _)| tag.number);
+        self.doubtful.extend(given_back.chain(open.held.ids_of_failed()));
+        self.forget_oldest();
+        Reaction::Close(open.held.release())
+    }
+
+    fn forget_oldest(&mut self) {
+        while self.doubtful.len() > MAX_DOUBTFUL {
+            self.doubtful.pop_first();
         }
-        while self.forgiven.len() > MAX_FORGIVEN {
-            self.forgiven.pop_first();
-        }
-        Reaction::Close(Closing { charge: released.charge, run: released.run })
     }
 
     /// Takes over what was in the loop's hand when the outage opened.

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use outboard_core::Delivery;
 
+use super::Closing;
 use crate::runtime::verdict::Failed;
 
 /// Unsettled messages, the first candidates first.
@@ -15,15 +16,6 @@ pub(super) struct HeldMessages {
     failed: VecDeque<Delivery>,
     /// Failed as a probe, the longest ago first.
     probed: VecDeque<(Delivery, Failed)>,
-}
-
-/// What is to become of the held messages.
-#[derive(Debug)]
-pub(super) struct Released {
-    pub(super) charge: Vec<(Delivery, Failed)>,
-    pub(super) run: VecDeque<Delivery>,
-    /// The ids among `run` whose failure is taken back.
-    pub(super) forgiven: Vec<u64>,
 }
 
 impl HeldMessages {
@@ -58,10 +50,15 @@ impl HeldMessages {
         self.failed.drain(..).chain(self.fresh.drain(..)).chain(probed).collect()
     }
 
-    pub(super) fn release(self) -> Released {
-        let forgiven = self.failed.iter().map(|delivery| delivery.message.id.0).collect();
+    /// Whose failure stands, as a probe or as an attempt that was under way.
+    pub(super) fn ids_of_failed(&self) -> impl Iterator<Item = u64> {
+        let probed = self.probed.iter().map(|(delivery, _)| delivery);
+        self.failed.iter().chain(probed).map(|delivery| delivery.message.id.0)
+    }
+
+    pub(super) fn release(self) -> Closing {
         let mut run = self.failed;
         run.extend(self.fresh);
-        Released { charge: self.probed.into(), run, forgiven }
+        Closing { charge: self.probed.into(), run }
     }
 }

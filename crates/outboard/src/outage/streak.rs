@@ -56,6 +56,11 @@ impl Streak {
         is_wide.then(|| attempts_of(&self.all))
     }
 
+    /// The messages of the last failures.
+    pub(super) fn ids(&self) -> impl Iterator<Item = u64> {
+        self.all.iter().map(|seen| seen.id.0)
+    }
+
     /// The counted attempts of the last failures.
     pub(super) fn attempts(&self) -> Vec<(Tag, u32)> {
         attempts_of(&self.all)

@@ -82,6 +82,7 @@ impl Runtime {
         let Some(outage) = &mut self.outage else { return };
         match outage.on(now, event) {
             Reaction::Nothing => {}
+            Reaction::Run(delivery) => self.hand.push_back(delivery),
             Reaction::Charge(delivery, failed) => self.charge(&delivery, &failed),
             Reaction::Open(opening) => self.outage_opens(opening),
             Reaction::Close(closing) => self.outage_closes(closing),
