@@ -11,7 +11,7 @@ use outboard_embedded::{Embedded, Options};
 
 /// A log in this directory with the default options.
 pub(crate) async fn open(directory: &Path) -> Embedded {
-    Embedded::open(directory, Options::default()).await.unwrap()
+    Embedded::open(directory, Options::default()).await.expect("the directory opens")
 }
 
 /// A message of a type, with its number as the payload.
@@ -22,19 +22,19 @@ pub(crate) fn message(kind: &str, number: usize) -> NewMessage {
 /// Appends `count` messages of a type, and returns what the append got.
 pub(crate) async fn append(log: &Embedded, kind: &str, count: usize) -> Appended {
     let messages: Vec<NewMessage> = (0..count).map(|number| message(kind, number)).collect();
-    log.append(Append::from(messages)).await.unwrap()
+    log.append(Append::from(messages)).await.expect("appends")
 }
 
 /// A set of types, separated by spaces.
 pub(crate) fn types(patterns: &str) -> TypeSet {
-    patterns.split(' ').map(|pattern| pattern.parse().unwrap()).collect()
+    patterns.split(' ').map(|pattern| pattern.parse().expect("a pattern")).collect()
 }
 
 /// Everything after a position.
 pub(crate) async fn read_all(log: &Embedded, mut after: Position, types: &TypeSet) -> Vec<Arc<Message>> {
     let mut messages = Vec::new();
     loop {
-        let page = log.read(after, types.clone(), Limit::messages(300)).await.unwrap();
+        let page = log.read(after, types.clone(), Limit::messages(300)).await.expect("reads");
         if page.next == after {
             return messages;
         }
@@ -46,10 +46,10 @@ pub(crate) async fn read_all(log: &Embedded, mut after: Position, types: &TypeSe
 /// Opens a worker that begins with the log.
 pub(crate) async fn hold(log: &Embedded, worker: &str) -> Opened {
     let open = OpenWorker { worker: worker.into(), start: Start::Beginning, claims: 8 };
-    Ledger::open(log, open).await.unwrap()
+    Ledger::open(log, open).await.expect("the worker opens")
 }
 
 /// Commits one unit.
 pub(crate) async fn commit(log: &Embedded, unit: Unit) -> UnitResult {
-    log.commit(vec![unit]).await.unwrap().remove(0)
+    log.commit(vec![unit]).await.expect("commits").remove(0)
 }
