@@ -2,6 +2,8 @@
 
 mod app_state;
 mod gate;
+#[cfg(test)]
+mod tests;
 
 use std::{any::Any, collections::BTreeMap, fmt, sync::Arc};
 
