@@ -15,7 +15,11 @@ use std::{
     time::Duration,
 };
 
-use outboard_core::{Delivery, consumer::Tag};
+use outboard_core::{
+    Delivery,
+    consumer::Tag,
+    planted::{Bug, is_planted},
+};
 use tokio::time::Instant;
 
 use self::{held::HeldMessages, streak::Streak};
@@ -290,6 +294,7 @@ impl Outage {
 
     fn failed(&mut self, now: Instant, delivery: Delivery, failed: Failed) -> Reaction {
         let (streak, ask_at) = match &mut self.phase {
+            Phase::Open(_) if is_planted(Bug::OutageParks) => return Reaction::Charge(delivery, failed),
             Phase::Open(open) => {
                 open.held.hold_failed(lowered(delivery, &open.given_back));
                 return Reaction::Nothing;

@@ -50,8 +50,9 @@ pub struct OutagePolicy {
 }
 
 impl Default for OutagePolicy {
-    /// Ten failures, three messages, a probe a second.
+    /// Ten failures, three messages, a probe every 900 ms: one that began just before the target came back has run out
+    /// of its time, and the next one is answered, within a second of the return.
     fn default() -> Self {
-        Self { failures: 10, distinct: 3, probe_every: Duration::from_secs(1) }
+        Self { failures: 10, distinct: 3, probe_every: Duration::from_millis(900) }
     }
 }

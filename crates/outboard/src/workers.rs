@@ -14,6 +14,7 @@ use outboard_core::{
     fault::Faults,
     ledger::{Start, WorkerName},
     log_consumer::{LogConsumer, LogConsumerOptions},
+    planted::{Bug, is_planted},
     time::system_clock,
 };
 use tokio::time::Instant;
@@ -236,7 +237,13 @@ impl Workers {
     /// How they are.
     pub fn health(&self) -> WorkersHealth {
         let handles = self.handles();
+        let sick = handles.iter().any(|handle| matches!(handle.state(), WorkerState::Outage { .. }));
+        if sick && is_planted(Bug::SickTargetUnready) {
+            let error = PortError::new(Kind::Unavailable, "planted");
+            return WorkersHealth { degraded: Vec::new(), health: Health::Failed(error) };
+        }
         let failure = handles.iter().find_map(WorkerHandle::failure);
+        let failure = failure.filter(|_| !is_planted(Bug::FailedWorkerReady));
         let degraded = handles.iter().filter_map(|handle| {
             Some(Degraded { worker: handle.name().to_string(), reason: degradation(handle)? })
         });

@@ -1,3 +1,5 @@
+//! The outage machine, event by event.
+
 use std::sync::Arc;
 
 use bytes::Bytes;

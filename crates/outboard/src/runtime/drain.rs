@@ -1,8 +1,12 @@
 //! The end of a worker: stop taking, let what runs finish, give back the rest uncounted.
 
-use std::pin::pin;
+use std::{pin::pin, time::Duration};
 
-use outboard_core::{Fut, PortError, Verdict, consumer::Drained};
+use outboard_core::{
+    Fut, PortError, Verdict,
+    consumer::Drained,
+    planted::{Bug, is_planted},
+};
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{ENDED_AT_ONCE, Runtime, attempts::Ended, until};
@@ -66,7 +70,12 @@ impl Runtime {
     fn abort_running(&mut self) -> u32 {
         let deliveries = self.slots.abort_all();
         for delivery in &deliveries {
-            self.settle(delivery, Verdict::Return, None);
+            let verdict = if is_planted(Bug::DrainCountsAttempts) {
+                Verdict::RetryAfter { delay: Duration::ZERO, reason: "stopped".into() }
+            } else {
+                Verdict::Return
+            };
+            self.settle(delivery, verdict, None);
         }
         u32::try_from(deliveries.len()).unwrap_or(u32::MAX)
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use outboard_core::{
     Delivery, Settlement, Verdict,
     consumer::{Effects, Flow},
+    planted::{Bug, is_planted},
 };
 use tokio::time::Instant;
 
@@ -102,7 +103,7 @@ impl Runtime {
             tracing::warn!(worker = %self.shared.name, %reason, "the target is sick; only probes run");
             self.shared.outage_opened(reason);
         }
-        if !give_back.is_empty() {
+        if !give_back.is_empty() && !is_planted(Bug::OutageKeepsAttempts) {
             self.consumer.give_back(give_back);
         }
         self.apply_prefetch();

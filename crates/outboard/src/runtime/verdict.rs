@@ -2,7 +2,11 @@
 
 use std::{any::Any, borrow::Cow, fmt, sync::Arc, time::Duration};
 
-use outboard_core::{Verdict, consumer::Effects};
+use outboard_core::{
+    Verdict,
+    consumer::Effects,
+    planted::{Bug, is_planted},
+};
 
 use crate::{
     handler::Handled,
@@ -87,6 +91,9 @@ pub(crate) fn charge(attempt: u32, failed: &Failed, policy: &Policy, random: f64
 
 /// Another attempt, however many there were.
 pub(crate) fn retry(attempt: u32, failed: &Failed, policy: &Policy, random: f64) -> Verdict {
+    if is_planted(Bug::RetryAtOnce) {
+        return Verdict::RetryAfter { delay: Duration::ZERO, reason: failed.reason.clone() };
+    }
     let delay = failed.after.unwrap_or_else(|| policy.backoff.delay(attempt, random));
     Verdict::RetryAfter { delay, reason: failed.reason.clone() }
 }
