@@ -1,6 +1,8 @@
 //! What a Rust developer writes: a name, a state, typed handlers and periodic work.
 
 mod blueprint;
+#[cfg(test)]
+mod tests;
 mod typed;
 
 use std::{sync::Arc, time::Duration};
