@@ -1,2 +1,24 @@
-mod output; mod config; mod telemetry; mod serve; mod api; 
-fn main(){}
+//! The binary `outboard`: the only place where everything is put together.
+
+mod cli;
+mod output;
+
+mod config;
+mod telemetry;
+
+mod address;
+mod api;
+mod echo;
+mod forward;
+mod metrics;
+mod serve;
+mod up;
+
+mod verify;
+
+mod bench;
+mod client;
+
+fn main() -> std::process::ExitCode {
+    cli::run()
+}

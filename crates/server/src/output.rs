@@ -9,27 +9,33 @@ use std::{
 use serde::Serialize;
 
 /// The exit code for wrong usage and wrong configuration (`EX_USAGE`).
-pub const USAGE: u8 = 64;
+pub(crate) const USAGE: u8 = 64;
 
 /// The exit code for everything that failed while running.
-pub const FAILURE: u8 = 1;
+pub(crate) const FAILURE: u8 = 1;
 
 /// Why a command ended without success.
 #[derive(Debug)]
-pub struct Exit {
+pub(crate) struct Exit {
     code: u8,
     message: String,
 }
 
 impl Exit {
     /// The user asked for something that cannot be.
-    pub fn usage(message: impl Display) -> Self {
+    pub(crate) fn usage(message: impl Display) -> Self {
         Self { code: USAGE, message: message.to_string() }
     }
 
     /// It failed while running.
-    pub fn failure(message: impl Display) -> Self {
+    pub(crate) fn failure(message: impl Display) -> Self {
         Self { code: FAILURE, message: message.to_string() }
+    }
+
+    /// The same with a remark on what was done before.
+    pub(crate) fn after(mut self, remark: impl Display) -> Self {
+        self.message = format!("{} ({remark})", self.message);
+        self
     }
 }
 
@@ -47,19 +53,19 @@ impl From<anyhow::Error> for Exit {
 
 /// Writes where a command was told to: human text, or JSON.
 #[derive(Debug, Clone, Copy)]
-pub struct Output {
+pub(crate) struct Output {
     /// Whether JSON was asked for.
     pub json: bool,
 }
 
 impl Output {
     /// One line for people; nothing with `--json`.
-    pub fn line(self, text: impl Display) -> io::Result<()> {
+    pub(crate) fn line(self, text: impl Display) -> io::Result<()> {
         if self.json { Ok(()) } else { write_line(text) }
     }
 
     /// One JSON line with `--json`, else a line for people.
-    pub fn record<T: Serialize>(self, record: &T, text: impl Display) -> io::Result<()> {
+    pub(crate) fn record<T: Serialize>(self, record: &T, text: impl Display) -> io::Result<()> {
         if self.json { write_line(serde_json::to_string(record)?) } else { write_line(text) }
     }
 }
@@ -82,16 +88,21 @@ impl From<io::Error> for Exit {
 }
 
 /// A line on stderr, for people who watch a terminal.
-pub fn notice(text: impl Display) {
+pub(crate) fn notice(text: impl Display) {
     // Nobody is left to be told when stderr is closed.
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
+/// Whether people watch stderr.
+pub(crate) fn is_watched() -> bool {
+    io::stderr().is_terminal()
+}
+
 /// Ends a command: says what went wrong, gives the code.
-pub fn finish(result: Result<(), Exit>) -> ExitCode {
+pub(crate) fn finish(result: Result<(), Exit>) -> ExitCode {
     let Err(exit) = result else { return ExitCode::SUCCESS };
     if exit.code != 0 {
-        let red = io::stderr().is_terminal() && !crate::config::env::no_color();
+        let red = is_watched() && !crate::config::env::no_color();
         let (on, off) = if red { ("\u{1b}[1;31m", "\u{1b}[0m") } else { ("", "") };
         notice(format_args!("{on}error:{off} {}", exit.message));
     }

@@ -15,17 +15,17 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// What a service answers with.
-pub type Answer = Response<Full<Bytes>>;
+pub(crate) type Answer = Response<Full<Bytes>>;
 
 /// Answers requests. Never fails: what goes wrong is an answer.
-pub trait Service: Send + Sync + 'static {
+pub(crate) trait Service: Send + Sync + 'static {
     /// Answers one request.
     fn answer(self: Arc<Self>, request: Request<Incoming>) -> impl Future<Output = Answer> + Send;
 }
 
 /// What connections may do.
 #[derive(Debug, Clone, Copy)]
-pub struct ServeLimits {
+pub(crate) struct ServeLimits {
     /// At most so many at once; more wait in the kernel's queue.
     pub connections: usize,
     /// How long a client may take for a request's head; an idle connection is closed after it, too.
@@ -34,14 +34,16 @@ pub struct ServeLimits {
 
 /// A listener that is bound and not served yet.
 #[derive(Debug)]
-pub struct Bound {
+pub(crate) struct Bound {
     listener: TcpListener,
     address: SocketAddr,
 }
 
 /// Binds an address; port 0 takes a free port.
-pub async fn bind(address: SocketAddr) -> Result<Bound, String> {
-    let told = |error| format!("cannot listen on {address}: {error}; free the port or configure another (0 takes any)");
+pub(crate) async fn bind(address: SocketAddr) -> Result<Bound, String> {
+    let told = |error| {
+        format!("cannot listen on {address}: {error}; free the port or configure another (0 takes any)")
+    };
     let listener = TcpListener::bind(address).await.map_err(told)?;
     let address = listener.local_addr().map_err(told)?;
     Ok(Bound { listener, address })
@@ -49,13 +51,18 @@ pub async fn bind(address: SocketAddr) -> Result<Bound, String> {
 
 impl Bound {
     /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Serves until `stop`; then the listener closes and every connection ends after its current request. The future
     /// ends when all have.
-    pub async fn serve<S: Service>(self, service: Arc<S>, limits: ServeLimits, stop: CancellationToken) {
+    pub(crate) async fn serve<S: Service>(
+        self,
+        service: Arc<S>,
+        limits: ServeLimits,
+        stop: CancellationToken,
+    ) {
         let slots = Arc::new(Semaphore::new(limits.connections));
         let connections = TaskTracker::new();
         let protocol = protocol(limits.head);
@@ -77,7 +84,11 @@ const BUFFER_BYTES: usize = 64 << 10;
 
 fn protocol(head: Duration) -> http1::Builder {
     let mut protocol = http1::Builder::new();
-    protocol.timer(TokioTimer::new()).header_read_timeout(head).max_buf_size(BUFFER_BYTES).max_header_size(16 << 10);
+    protocol
+        .timer(TokioTimer::new())
+        .header_read_timeout(head)
+        .max_buf_size(BUFFER_BYTES)
+        .max_header_size(16 << 10);
     protocol
 }
 

@@ -10,8 +10,9 @@ use tracing_subscriber::{EnvFilter, fmt::time::SystemTime};
 use crate::config::ConfigError;
 
 /// Whether `filter` can be used.
-pub fn check_filter(filter: &str) -> Result<(), ConfigError> {
-    let mend = "write a level (error, warn, info, debug, trace), or a list such as info,outboard_embedded=debug";
+pub(crate) fn check_filter(filter: &str) -> Result<(), ConfigError> {
+    let mend =
+        "write a level (error, warn, info, debug, trace), or a list such as info,outboard_embedded=debug";
     parse(filter).map(drop).map_err(|problem| ConfigError::new("log_level", problem, mend))
 }
 
@@ -21,7 +22,9 @@ fn parse(filter: &str) -> Result<EnvFilter, String> {
     }
     for part in filter.split(',') {
         // A bare word that is no level would be taken for a module at level trace.
-        if !part.contains(['=', '[', ':']) && part.trim().parse::<tracing::level_filters::LevelFilter>().is_err() {
+        if !part.contains(['=', '[', ':'])
+            && part.trim().parse::<tracing::level_filters::LevelFilter>().is_err()
+        {
             return Err(format!("names no level in `{}`", part.trim()));
         }
     }
@@ -29,14 +32,17 @@ fn parse(filter: &str) -> Result<EnvFilter, String> {
 }
 
 /// Starts logging for the whole process.
-pub fn start(filter: &str) -> Result<(), String> {
+pub(crate) fn start(filter: &str) -> Result<(), String> {
     let filter = parse(filter)?;
     let is_terminal = io::stderr().is_terminal();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_timer(SystemTime);
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_timer(SystemTime);
     let started = if is_terminal {
         tracing::subscriber::set_global_default(builder.with_ansi(!crate::config::env::no_color()).finish())
     } else {
-        tracing::subscriber::set_global_default(builder.json().flatten_event(true).with_current_span(false).finish())
+        tracing::subscriber::set_global_default(
+            builder.json().flatten_event(true).with_current_span(false).finish(),
+        )
     };
     started.map_err(|error| error.to_string())
 }

@@ -16,15 +16,15 @@ use serde::{
 use serde_json::value::RawValue;
 
 /// The most headers of a command.
-pub const MAX_HEADERS: usize = 64;
+pub(crate) const MAX_HEADERS: usize = 64;
 /// The longest header name, in bytes.
-pub const MAX_HEADER_NAME_BYTES: usize = 128;
+pub(crate) const MAX_HEADER_NAME_BYTES: usize = 128;
 /// The longest header value, in bytes.
-pub const MAX_HEADER_VALUE_BYTES: usize = 8 << 10;
+pub(crate) const MAX_HEADER_VALUE_BYTES: usize = 8 << 10;
 
 /// What commands are checked against.
 #[derive(Debug, Clone)]
-pub struct CommandRules {
+pub(crate) struct CommandRules {
     /// The types that workers handle.
     pub types: TypeSet,
     /// How deep payloads may be nested.
@@ -49,14 +49,14 @@ struct CommandBody<'a> {
 
 impl CommandRules {
     /// The message of `POST /commands`.
-    pub fn parse_one(&self, body: &[u8]) -> Result<NewMessage, Problem> {
+    pub(crate) fn parse_one(&self, body: &[u8]) -> Result<NewMessage, Problem> {
         let text = self.check_text(body, 1, "")?;
         let command = parse(text, One).map_err(|error| explain(text, &error, One, ""))?;
         self.message(command, "")
     }
 
     /// The messages of a batch that is a JSON array.
-    pub fn parse_array(&self, body: &[u8]) -> Result<Vec<NewMessage>, Problem> {
+    pub(crate) fn parse_array(&self, body: &[u8]) -> Result<Vec<NewMessage>, Problem> {
         let text = self.check_text(body, 2, "")?;
         let seed = Many { most: self.batch_commands };
         let commands = parse(text, seed).map_err(|error| explain(text, &error, seed, ""))?;
@@ -66,7 +66,7 @@ impl CommandRules {
     }
 
     /// The messages of a batch that is a line of JSON for each command. Empty lines are passed over.
-    pub fn parse_lines(&self, body: &[u8]) -> Result<Vec<NewMessage>, Problem> {
+    pub(crate) fn parse_lines(&self, body: &[u8]) -> Result<Vec<NewMessage>, Problem> {
         let mut messages = Vec::new();
         for (index, line) in body.split(|&byte| byte == b'\n').enumerate() {
             if line.trim_ascii().is_empty() {
@@ -104,7 +104,8 @@ impl CommandRules {
         if !self.types.contains(&command.kind) {
             return Err(self.unknown_type(&field("type"), &command.kind));
         }
-        let mut message = NewMessage::new(&*command.kind, Bytes::copy_from_slice(command.payload.get().as_bytes()));
+        let mut message =
+            NewMessage::new(&*command.kind, Bytes::copy_from_slice(command.payload.get().as_bytes()));
         if let Some(headers) = command.headers {
             message.headers = headers.check(place)?;
         }
@@ -142,7 +143,7 @@ fn parse<'a, S: DeserializeSeed<'a>>(text: &'a str, seed: S) -> serde_json::Resu
 }
 
 /// Whether a text can be a message's type.
-pub fn is_type_name(kind: &str) -> bool {
+pub(crate) fn is_type_name(kind: &str) -> bool {
     !kind.is_empty()
         && kind.len() <= MAX_TYPE_BYTES
         && !kind.chars().any(|c| c.is_whitespace() || c.is_control() || c == '*')
@@ -151,7 +152,10 @@ pub fn is_type_name(kind: &str) -> bool {
 fn parse_time(text: &str, field: &str) -> Result<Time, Problem> {
     let parsed = text.parse::<jiff::Timestamp>();
     parsed.map(|time| Time::from_millis(time.as_millisecond())).map_err(|_| {
-        Problem::invalid_field(field, "must be a time by RFC 3339 with its offset, such as 2027-01-31T08:00:00Z")
+        Problem::invalid_field(
+            field,
+            "must be a time by RFC 3339 with its offset, such as 2027-01-31T08:00:00Z",
+        )
     })
 }
 
@@ -264,7 +268,12 @@ impl<'de> Visitor<'de> for Many {
 }
 
 /// Says which field is wrong. Parses once more, with paths: only who sends mistakes pays for it.
-fn explain<'a, S: DeserializeSeed<'a>>(text: &'a str, error: &serde_json::Error, seed: S, place: &str) -> Problem {
+fn explain<'a, S: DeserializeSeed<'a>>(
+    text: &'a str,
+    error: &serde_json::Error,
+    seed: S,
+    place: &str,
+) -> Problem {
     if !error.is_data() {
         return Problem::malformed(format!("{place}the body is not JSON: {error}"));
     }

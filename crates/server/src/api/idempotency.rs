@@ -8,13 +8,18 @@ use outboard_http::{Problem, problem::FieldError};
 use ring::digest;
 
 /// The header.
-pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The longest key, in bytes.
-pub const MAX_KEY_BYTES: usize = 255;
+pub(crate) const MAX_KEY_BYTES: usize = 255;
 
 /// What the request's key means for its append. A key counts for one path.
-pub fn read(headers: &HeaderMap, path: &str, body: &[u8], keep: Duration) -> Result<Option<Idempotency>, Problem> {
+pub(crate) fn read(
+    headers: &HeaderMap,
+    path: &str,
+    body: &[u8],
+    keep: Duration,
+) -> Result<Option<Idempotency>, Problem> {
     let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(key) = keys.next() else { return Ok(None) };
     if keys.next().is_some() {

@@ -4,13 +4,13 @@ use outboard_http::{Problem, problem::FieldError};
 
 /// The parameters of one request, checked against the known ones.
 #[derive(Debug)]
-pub struct Query {
+pub(crate) struct Query {
     pairs: Vec<(String, String)>,
 }
 
 impl Query {
     /// Parses a query string; `known` are the parameters that may come, each at most once.
-    pub fn parse(text: Option<&str>, known: &'static [&'static str]) -> Result<Self, Problem> {
+    pub(crate) fn parse(text: Option<&str>, known: &'static [&'static str]) -> Result<Self, Problem> {
         let mut pairs: Vec<(String, String)> = Vec::new();
         for part in text.unwrap_or_default().split('&').filter(|part| !part.is_empty()) {
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
@@ -33,12 +33,12 @@ impl Query {
     }
 
     /// A parameter's text.
-    pub fn text(&self, name: &str) -> Option<&str> {
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.pairs.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     /// A whole number in a range, or the default.
-    pub fn number(&self, name: &str, default: u64, low: u64, high: u64) -> Result<u64, Problem> {
+    pub(crate) fn number(&self, name: &str, default: u64, low: u64, high: u64) -> Result<u64, Problem> {
         let Some(text) = self.text(name) else { return Ok(default) };
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let number = text.parse().ok().filter(|number| digits && (low..=high).contains(number));
@@ -46,7 +46,7 @@ impl Query {
     }
 
     /// Whether a flag such as `?verbose` is given; its value may be missing, `true` or `false`.
-    pub fn flag(&self, name: &str) -> Result<bool, Problem> {
+    pub(crate) fn flag(&self, name: &str) -> Result<bool, Problem> {
         match self.text(name) {
             None | Some("false") => Ok(false),
             Some("" | "true") => Ok(true),
@@ -63,7 +63,7 @@ fn invalid(name: &str, message: String) -> Problem {
 }
 
 /// Resolves percent signs; `None` when they are malformed or the result is not UTF-8.
-pub fn decode(text: &str, plus_is_space: bool) -> Option<String> {
+pub(crate) fn decode(text: &str, plus_is_space: bool) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
@@ -95,7 +95,15 @@ mod tests {
         for text in ["affter=1", "after=1&after=2", "after=%ff", "after=%1"] {
             assert_eq!(Query::parse(Some(text), KNOWN).unwrap_err().status, 400, "{text}");
         }
-        for text in ["limit=0", "limit=1001", "limit=", "limit=+5", "limit=-1", "limit=x", "limit=99999999999999999999"] {
+        for text in [
+            "limit=0",
+            "limit=1001",
+            "limit=",
+            "limit=+5",
+            "limit=-1",
+            "limit=x",
+            "limit=99999999999999999999",
+        ] {
             let query = Query::parse(Some(text), KNOWN).unwrap();
             let problem = query.number("limit", 100, 1, 1_000).unwrap_err();
             assert_eq!(problem.errors[0].field, "limit", "{text}");

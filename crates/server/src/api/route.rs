@@ -9,7 +9,7 @@ use outboard_http::Problem;
 
 /// One operation of the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Route {
+pub(crate) enum Route {
     /// `POST /commands`
     PostCommand,
     /// `POST /commands/batch`
@@ -42,7 +42,7 @@ pub enum Route {
 
 impl Route {
     /// The route that a method and a path lead to, or why there is none. `HEAD` is answered as `GET` is.
-    pub fn find(method: &Method, path: &str) -> Result<Self, Problem> {
+    pub(crate) fn find(method: &Method, path: &str) -> Result<Self, Problem> {
         if path == "/commands" && method == Method::POST {
             return Ok(Self::PostCommand);
         }
@@ -73,7 +73,7 @@ impl Route {
     }
 
     /// The metrics label, one of a fixed number.
-    pub fn label(&self) -> RouteLabel {
+    pub(crate) fn label(&self) -> RouteLabel {
         match self {
             Self::PostCommand => RouteLabel::Commands,
             Self::PostBatch => RouteLabel::Batch,
@@ -98,14 +98,14 @@ macro_rules! labels {
         /// A route as the metrics name it.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[repr(usize)]
-        pub enum RouteLabel { $($name,)* }
+        pub(crate) enum RouteLabel { $($name,)* }
 
         impl RouteLabel {
             /// Every label.
-            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+            pub(crate) const ALL: &'static [Self] = &[$(Self::$name,)*];
 
             /// Its text.
-            pub const fn text(self) -> &'static str {
+            pub(crate) const fn text(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
             }
         }
@@ -131,7 +131,8 @@ labels! {
 }
 
 fn nothing_here() -> Problem {
-    let paths: Vec<_> = RouteLabel::ALL.iter().map(|label| label.text()).filter(|text| text.starts_with('/')).collect();
+    let paths: Vec<_> =
+        RouteLabel::ALL.iter().map(|label| label.text()).filter(|text| text.starts_with('/')).collect();
     Problem::not_found(format!("there is nothing at this path; the paths are {}", paths.join(", ")))
 }
 
@@ -147,7 +148,8 @@ fn number(what: &str, text: &str) -> Result<u64, Problem> {
 
 /// A segment with its percent signs resolved, since names may have been escaped by the client.
 fn decode(segment: &str) -> Result<String, Problem> {
-    super::query::decode(segment, false).ok_or_else(|| Problem::malformed("the path is not UTF-8 with correct percent signs"))
+    super::query::decode(segment, false)
+        .ok_or_else(|| Problem::malformed("the path is not UTF-8 with correct percent signs"))
 }
 
 #[cfg(test)]
@@ -169,7 +171,11 @@ mod tests {
     fn ids_are_digits_and_names_may_be_escaped() {
         assert_eq!(Route::find(&Method::GET, "/messages/7").unwrap(), Route::GetMessage(Position(7)));
         for id in ["x", "-1", "+1", "", "1.0", "99999999999999999999"] {
-            assert_eq!(Route::find(&Method::GET, &format!("/messages/{id}")).unwrap_err().status, 422, "{id}");
+            assert_eq!(
+                Route::find(&Method::GET, &format!("/messages/{id}")).unwrap_err().status,
+                422,
+                "{id}"
+            );
         }
         let escaped = Route::find(&Method::POST, "/workers/outboard%2Fecho/pause").unwrap();
         assert_eq!(escaped, Route::PauseWorker("outboard/echo".into()));

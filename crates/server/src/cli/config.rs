@@ -7,7 +7,7 @@ use crate::output::{Exit, Output};
 
 /// Subcommands of `outboard config`.
 #[derive(Debug, Subcommand)]
-pub enum ConfigCommand {
+pub(crate) enum ConfigCommand {
     /// Check flags, variables and file, and say what is wrong.
     Check(CheckArgs),
     /// Print every key with its value, defaults included; secrets as ***.
@@ -17,13 +17,13 @@ pub enum ConfigCommand {
 
 /// Arguments of both.
 #[derive(Debug, Args)]
-pub struct CheckArgs {
+pub(crate) struct CheckArgs {
     #[command(flatten)]
     config: ConfigArgs,
 }
 
 /// Runs a subcommand.
-pub fn run(command: &ConfigCommand, output: Output) -> Result<(), Exit> {
+pub(crate) fn run(command: &ConfigCommand, output: Output) -> Result<(), Exit> {
     match command {
         ConfigCommand::Check(args) => {
             args.config.load(Vec::new())?;

@@ -26,7 +26,7 @@ Exit codes: 0 done, 1 failed, 64 wrong usage or configuration, 130 stopped by a 
 /// Takes over the message work of the application beside it: durable commands, delivered, retried, never lost.
 #[derive(Debug, Parser)]
 #[command(name = "outboard", version, after_help = EXAMPLES)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// Print JSON instead of text for people.
     #[arg(long, global = true)]
     json: bool,
@@ -52,7 +52,7 @@ enum Command {
 
 /// Flags that every command takes which must know the configuration.
 #[derive(Debug, Args)]
-pub struct ConfigArgs {
+pub(crate) struct ConfigArgs {
     /// The configuration file [default: config.yaml, if it exists; variable: OUTBOARD_CONFIG].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -66,17 +66,16 @@ pub struct ConfigArgs {
 
 impl ConfigArgs {
     /// The configuration with these and further flags laid over it.
-    pub fn load(&self, further: Vec<Flag>) -> Result<Config, ConfigError> {
+    pub(crate) fn load(&self, further: Vec<Flag>) -> Result<Config, ConfigError> {
         let mut flags = further;
-        let own =
-            [("data_dir", &self.data_dir, "--data-dir"), ("log_level", &self.log_level, "--log-level")];
+        let own = [("data_dir", &self.data_dir, "--data-dir"), ("log_level", &self.log_level, "--log-level")];
         flags.extend(own.into_iter().filter_map(|(key, value, flag)| Some((key, value.clone()?, flag))));
         crate::config::load(self.config.as_deref(), &env::variables()?, &flags)
     }
 }
 
 /// Runs what the arguments ask for.
-pub fn run() -> ExitCode {
+pub(crate) fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

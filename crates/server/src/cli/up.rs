@@ -3,11 +3,7 @@
 use clap::Args;
 
 use super::ConfigArgs;
-use crate::{
-    config::Flag,
-    output::{Exit, notice},
-    telemetry,
-};
+use crate::{config::Flag, output::Exit, telemetry};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -23,7 +19,7 @@ A directory that another `up` holds is refused with exit code 1.";
 /// Arguments of `outboard up`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub struct UpArgs {
+pub(crate) struct UpArgs {
     #[command(flatten)]
     config: ConfigArgs,
     /// The address to listen on [default: 127.0.0.1; variable: OUTBOARD_HOST].
@@ -38,7 +34,7 @@ pub struct UpArgs {
 }
 
 /// Runs the server until a signal.
-pub fn run(args: &UpArgs) -> Result<(), Exit> {
+pub(crate) fn run(args: &UpArgs) -> Result<(), Exit> {
     let started = std::time::Instant::now();
     let flags = [("host", &args.host, "--host"), ("api.port", &args.port, "--port")];
     let flags: Vec<Flag> =
@@ -56,9 +52,4 @@ pub fn run(args: &UpArgs) -> Result<(), Exit> {
     // Whatever still runs has been given its deadline; nothing may hold the process.
     runtime.shutdown_background();
     result
-}
-
-/// Tells people at a terminal where the server is.
-pub fn greet(line: &str) {
-    notice(line);
 }

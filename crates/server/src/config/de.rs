@@ -3,7 +3,8 @@
 use std::{borrow::Cow, fmt::Display, str::FromStr};
 
 use serde::de::{
-    DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor,
+    DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer, MapAccess, SeqAccess,
+    VariantAccess, Visitor,
 };
 
 use super::{
@@ -13,7 +14,7 @@ use super::{
 };
 
 /// Makes a `T` of the tree.
-pub fn from_node<T: serde::de::DeserializeOwned>(node: &Node) -> Result<T, ConfigError> {
+pub(crate) fn from_node<T: serde::de::DeserializeOwned>(node: &Node) -> Result<T, ConfigError> {
     T::deserialize(Reader(Cow::Borrowed(node))).map_err(ConfigError::suggest)
 }
 
@@ -41,7 +42,9 @@ impl Reader<'_> {
     /// The node itself, or what an environment variable's text stands for where a list or section is wanted.
     fn structure(self) -> Result<Node, ConfigError> {
         match (&self.0.data, &self.0.origin) {
-            (Data::Text { text, .. }, origin @ (Origin::Variable(_) | Origin::Flag(_))) => yaml::parse_inline(text, origin),
+            (Data::Text { text, .. }, origin @ (Origin::Variable(_) | Origin::Flag(_))) => {
+                yaml::parse_inline(text, origin)
+            }
             _ => Ok(self.0.into_owned()),
         }
     }
@@ -67,7 +70,9 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         match self.text("true or false")?.trim() {
             "true" => visitor.visit_bool(true),
             "false" => visitor.visit_bool(false),
-            other => Err(ConfigError::new("", "is neither true nor false", "write true or false").given(other)),
+            other => {
+                Err(ConfigError::new("", "is neither true nor false", "write true or false").given(other))
+            }
         }
     }
 
@@ -83,7 +88,11 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         if self.0.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, ConfigError> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, ConfigError> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -106,9 +115,13 @@ impl<'de> Deserializer<'de> for Reader<'_> {
             Data::Map(entries) => entries,
             Data::Text { .. } if node.is_null() => Vec::new(),
             Data::Text { text, .. } => {
-                return Err(ConfigError::new("", "is not a section", "write `key: value` lines under it").given(text));
+                return Err(
+                    ConfigError::new("", "is not a section", "write `key: value` lines under it").given(text)
+                );
             }
-            Data::List(_) => return Err(ConfigError::new("", "is a list", "write `key: value` lines under it")),
+            Data::List(_) => {
+                return Err(ConfigError::new("", "is a list", "write `key: value` lines under it"));
+            }
         };
         visitor.visit_map(Entries { entries: entries.into_iter(), current: None })
     }
@@ -171,7 +184,10 @@ struct Items {
 impl<'de> SeqAccess<'de> for Items {
     type Error = ConfigError;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, ConfigError> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, ConfigError> {
         let Some((index, node)) = self.items.next() else { return Ok(None) };
         let origin = node.origin.clone();
         let value = seed.deserialize(Reader(Cow::Owned(node)));
@@ -196,7 +212,8 @@ impl<'de> MapAccess<'de> for Entries {
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, ConfigError> {
-        let (key, node) = self.current.take().ok_or_else(|| ConfigError::custom("a value was asked for before its key"))?;
+        let (key, node) =
+            self.current.take().ok_or_else(|| ConfigError::custom("a value was asked for before its key"))?;
         let origin = node.origin.clone();
         seed.deserialize(Reader(Cow::Owned(node))).map_err(|error| error.at(&origin).under_key(&key))
     }
@@ -239,7 +256,11 @@ impl<'de> VariantAccess<'de> for Choice<'_> {
         Err(ConfigError::custom("is a word without a value"))
     }
 
-    fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], _: V) -> Result<V::Value, ConfigError> {
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        _: &'static [&'static str],
+        _: V,
+    ) -> Result<V::Value, ConfigError> {
         Err(ConfigError::custom("is a word without a value"))
     }
 }

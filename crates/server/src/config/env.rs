@@ -1,15 +1,18 @@
 //! Environment variables: the only place where they are read.
 
-use super::{error::ConfigError, node::{Node, Origin}};
+use super::{
+    error::ConfigError,
+    node::{Node, Origin},
+};
 
 /// What our variables begin with.
-pub const PREFIX: &str = "OUTBOARD_";
+pub(crate) const PREFIX: &str = "OUTBOARD_";
 
 /// The variable that names the configuration file, as `--config` does.
-pub const CONFIG_FILE: &str = "OUTBOARD_CONFIG";
+pub(crate) const CONFIG_FILE: &str = "OUTBOARD_CONFIG";
 
 /// Our variables, sorted by name, so that the same environment always gives the same result.
-pub fn variables() -> Result<Vec<(String, String)>, ConfigError> {
+pub(crate) fn variables() -> Result<Vec<(String, String)>, ConfigError> {
     let mut found = Vec::new();
     for (name, value) in std::env::vars_os() {
         let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else { continue };
@@ -23,13 +26,13 @@ pub fn variables() -> Result<Vec<(String, String)>, ConfigError> {
 }
 
 /// Whether the user wants no colour (<https://no-color.org>).
-pub fn no_color() -> bool {
+pub(crate) fn no_color() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
 /// Lays one variable over the tree: `OUTBOARD_API__PORT` is `api.port`, `OUTBOARD_WORKERS__0__URL` is
 /// `workers[0].url`.
-pub fn overlay(root: &mut Node, name: &str, value: &str) -> Result<(), ConfigError> {
+pub(crate) fn overlay(root: &mut Node, name: &str, value: &str) -> Result<(), ConfigError> {
     let origin = Origin::Variable(name.into());
     let path: Vec<String> = name[PREFIX.len()..].split("__").map(str::to_ascii_lowercase).collect();
     if path.iter().any(String::is_empty) {
@@ -41,7 +44,7 @@ pub fn overlay(root: &mut Node, name: &str, value: &str) -> Result<(), ConfigErr
 }
 
 /// The variable that sets a key: `workers[0].url` is `OUTBOARD_WORKERS__0__URL`.
-pub fn variable_name(path: &str) -> String {
+pub(crate) fn variable_name(path: &str) -> String {
     let joined = path.replace('[', "__").replace(']', "").replace('.', "__");
     format!("{PREFIX}{}", joined.to_ascii_uppercase())
 }

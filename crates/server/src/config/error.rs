@@ -6,7 +6,7 @@ use super::node::Origin;
 
 /// One mistake in a configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ConfigError {
+pub(crate) struct ConfigError {
     /// The key, such as `workers[0].url`; empty for the whole configuration.
     pub path: String,
     /// Where it was given.
@@ -26,12 +26,12 @@ const GIVEN_CHARS: usize = 80;
 
 impl ConfigError {
     /// A mistake at `path`.
-    pub fn new(path: impl Into<String>, problem: impl Into<String>, mend: impl Into<String>) -> Self {
+    pub(crate) fn new(path: impl Into<String>, problem: impl Into<String>, mend: impl Into<String>) -> Self {
         Self { path: path.into(), problem: problem.into(), mend: Some(mend.into()), ..Self::default() }
     }
 
     /// The same with what was given.
-    pub fn given(mut self, given: impl fmt::Display) -> Self {
+    pub(crate) fn given(mut self, given: impl fmt::Display) -> Self {
         let text = given.to_string();
         let mut short: String = text.chars().take(GIVEN_CHARS).collect();
         if short.len() < text.len() {
@@ -42,13 +42,13 @@ impl ConfigError {
     }
 
     /// The same with where it was given, unless that is known already.
-    pub fn at(mut self, origin: &Origin) -> Self {
+    pub(crate) fn at(mut self, origin: &Origin) -> Self {
         self.origin.get_or_insert_with(|| origin.clone());
         self
     }
 
     /// The same, one level further out: under a key.
-    pub fn under_key(mut self, key: &str) -> Self {
+    pub(crate) fn under_key(mut self, key: &str) -> Self {
         self.path = match self.path.as_str() {
             "" => key.to_owned(),
             inner if inner.starts_with('[') => format!("{key}{inner}"),
@@ -58,7 +58,7 @@ impl ConfigError {
     }
 
     /// The same, one level further out: in a list.
-    pub fn under_index(mut self, index: usize) -> Self {
+    pub(crate) fn under_index(mut self, index: usize) -> Self {
         self.path = match self.path.as_str() {
             "" => format!("[{index}]"),
             inner if inner.starts_with('[') => format!("[{index}]{inner}"),
@@ -68,7 +68,7 @@ impl ConfigError {
     }
 
     /// Names the nearest known key, now that the path is whole.
-    pub fn suggest(mut self) -> Self {
+    pub(crate) fn suggest(mut self) -> Self {
         let Some(known) = self.known.take() else { return self };
         let parent = self.path.rfind('.').map_or("", |dot| &self.path[..=dot]);
         let field = &self.path[parent.len()..];

@@ -1,7 +1,7 @@
 //! The configuration: what can be set, and how flags, environment, file and defaults become one [`Config`].
 
-pub mod env;
 mod de;
+pub(crate) mod env;
 mod error;
 mod node;
 mod units;
@@ -10,18 +10,18 @@ mod yaml;
 
 use std::path::{Path, PathBuf};
 
-pub use error::ConfigError;
-pub use node::Origin;
+pub(crate) use error::ConfigError;
+pub(crate) use node::Origin;
 use node::{Data, Node};
 use serde::{Deserialize, Serialize};
-pub use units::{Host, Secret, Size, Span};
 use units::in_range;
-pub use worker::{Begin, WorkerConfig};
+pub(crate) use units::{Host, Size, Span};
+pub(crate) use worker::{Begin, WorkerConfig};
 
 /// Everything that can be configured. Unknown keys are errors.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Config {
+pub(crate) struct Config {
     /// Where everything durable lives.
     pub data_dir: PathBuf,
     /// The address that every section listens on, unless it has its own.
@@ -78,7 +78,7 @@ impl Default for Config {
 
 /// Where a role listens. The constants are the defaults of `port` and `enabled`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Section<const PORT: u16, const ENABLED: bool> {
+pub(crate) struct Section<const PORT: u16, const ENABLED: bool> {
     /// 0 takes any free port.
     pub port: u16,
     /// The address, if it is not the common one.
@@ -106,7 +106,9 @@ impl<'de, const PORT: u16, const ENABLED: bool> Deserialize<'de> for Section<POR
             enabled: Option<bool>,
         }
         /// A key that is written has a value; only one that is not written has none.
-        fn given<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+        fn given<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(
+            deserializer: D,
+        ) -> Result<Option<T>, D::Error> {
             T::deserialize(deserializer).map(Some)
         }
         let Written { port, host, enabled } = Written::deserialize(deserializer)?;
@@ -117,7 +119,7 @@ impl<'de, const PORT: u16, const ENABLED: bool> Deserialize<'de> for Section<POR
 /// What requests may be.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// The largest request body.
     pub body: Size,
     /// The largest body of a batch.
@@ -148,7 +150,7 @@ impl Default for Limits {
 /// Idempotency keys.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct IdempotencyConfig {
+pub(crate) struct IdempotencyConfig {
     /// How long a key answers as it did first.
     pub keep: Span,
 }
@@ -161,7 +163,7 @@ impl Default for IdempotencyConfig {
 
 impl Config {
     /// Checks what a type alone cannot say.
-    pub fn validate(&self) -> Result<(), ConfigError> {
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         if self.data_dir.as_os_str().is_empty() {
             return Err(ConfigError::new("data_dir", "is empty", "name a directory, such as outboard-data"));
         }
@@ -176,8 +178,7 @@ impl Config {
         in_range("limits.connections", limits.connections, 16, 1_000_000)?;
         in_range("idempotency.keep", self.idempotency.keep, Span::seconds(1), Span::seconds(30 * 86_400))?;
         worker::validate(&self.workers)?;
-        crate::telemetry::check_filter(&self.log_level)
-            .map_err(|error| error.given(&self.log_level))
+        crate::telemetry::check_filter(&self.log_level).map_err(|error| error.given(&self.log_level))
     }
 
     fn validate_roles(&self) -> Result<(), ConfigError> {
@@ -205,7 +206,7 @@ impl Config {
     }
 
     /// Adds the worker that `--forward URL` means.
-    pub fn add_forward(&mut self, url: &str) -> Result<(), ConfigError> {
+    pub(crate) fn add_forward(&mut self, url: &str) -> Result<(), ConfigError> {
         let origin = Origin::Flag("--forward");
         let url = url.parse().map_err(|error: String| {
             ConfigError::new("workers[].url", error, "give --forward an http or https URL").at(&origin)
@@ -215,32 +216,37 @@ impl Config {
     }
 
     /// Where the API listens.
-    pub fn api_address(&self) -> std::net::SocketAddr {
+    pub(crate) fn api_address(&self) -> std::net::SocketAddr {
         (self.api.host.unwrap_or(self.host).0, self.api.port).into()
     }
 
     /// Where the metrics are served apart from the API, if they are.
-    pub fn metrics_address(&self) -> Option<std::net::SocketAddr> {
+    pub(crate) fn metrics_address(&self) -> Option<std::net::SocketAddr> {
         self.metrics.enabled.then(|| (self.metrics.host.unwrap_or(self.host).0, self.metrics.port).into())
     }
 }
 
 /// The file that is read when none is named, if it exists.
-pub const DEFAULT_FILE: &str = "config.yaml";
+pub(crate) const DEFAULT_FILE: &str = "config.yaml";
 
 /// A configuration is small; a larger file is the wrong file.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// One flag's key, value and name.
-pub type Flag = (&'static str, String, &'static str);
+pub(crate) type Flag = (&'static str, String, &'static str);
 
 /// Loads the configuration: flags over variables over the file over the defaults.
 ///
 /// `file` is the file the user named; without it `config.yaml` is read if it exists.
-pub fn load(file: Option<&Path>, variables: &[(String, String)], flags: &[Flag]) -> Result<Config, ConfigError> {
+pub(crate) fn load(
+    file: Option<&Path>,
+    variables: &[(String, String)],
+    flags: &[Flag],
+) -> Result<Config, ConfigError> {
     let mut root = Node::section(Origin::Flag("defaults"));
     let named = file.map(Path::to_path_buf);
-    let from_variable = variables.iter().find(|(name, _)| name == env::CONFIG_FILE).map(|(_, path)| PathBuf::from(path));
+    let from_variable =
+        variables.iter().find(|(name, _)| name == env::CONFIG_FILE).map(|(_, path)| PathBuf::from(path));
     if let Some(path) = named.or(from_variable) {
         root = read_file(&path, true)?.unwrap_or(root);
     } else if let Some(found) = read_file(Path::new(DEFAULT_FILE), false)? {
@@ -296,7 +302,8 @@ fn read_file(path: &Path, required: bool) -> Result<Option<Node>, ConfigError> {
         }
         Ok(_) => {}
     }
-    let bytes = std::fs::read(path).map_err(|error| fail(format!("cannot be read: {error}"), "make it readable"))?;
+    let bytes =
+        std::fs::read(path).map_err(|error| fail(format!("cannot be read: {error}"), "make it readable"))?;
     let text = String::from_utf8(bytes).map_err(|_| fail("is not UTF-8".into(), "save it as UTF-8"))?;
     yaml::parse(text.trim_start_matches('\u{feff}'), &shown).map(Some)
 }

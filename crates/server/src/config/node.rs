@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 /// Where a value came from, so that an error can point at it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// A line of a file.
     File {
         /// The file's path as it was given.
@@ -30,7 +30,7 @@ impl fmt::Display for Origin {
 
 /// One value and where it came from.
 #[derive(Debug, Clone)]
-pub struct Node {
+pub(crate) struct Node {
     /// The value.
     pub data: Data,
     /// Where it came from.
@@ -39,7 +39,7 @@ pub struct Node {
 
 /// Scalars stay text: the field that takes one knows its type, the source does not.
 #[derive(Debug, Clone)]
-pub enum Data {
+pub(crate) enum Data {
     /// A scalar.
     Text {
         /// As it was written, without quotes.
@@ -55,22 +55,22 @@ pub enum Data {
 
 impl Node {
     /// A scalar that means exactly this text.
-    pub fn text(text: impl Into<String>, origin: Origin) -> Self {
+    pub(crate) fn text(text: impl Into<String>, origin: Origin) -> Self {
         Self { data: Data::Text { text: text.into(), plain: false }, origin }
     }
 
     /// An empty section.
-    pub fn section(origin: Origin) -> Self {
+    pub(crate) fn section(origin: Origin) -> Self {
         Self { data: Data::Map(Vec::new()), origin }
     }
 
     /// Whether it stands for "no value".
-    pub fn is_null(&self) -> bool {
+    pub(crate) fn is_null(&self) -> bool {
         matches!(&self.data, Data::Text { text, plain: true } if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
 
     /// Sets what `path` leads to, making the sections on the way; a number in the path is a place in a list.
-    pub fn set(&mut self, path: &[String], value: Node) {
+    pub(crate) fn set(&mut self, path: &[String], value: Node) {
         let Some((first, rest)) = path.split_first() else {
             *self = value;
             return;

@@ -6,7 +6,8 @@ fn load_text(yaml: &str, variables: &[(&str, &str)], flags: &[Flag]) -> Result<C
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("c.yaml");
     std::fs::write(&path, yaml).unwrap();
-    let variables: Vec<_> = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let variables: Vec<_> =
+        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     load(Some(&path), &variables, flags)
 }
 
@@ -15,7 +16,8 @@ const WORKER: &str = "workers:\n- name: orders\n  types: ['orders/*']\n  url: ht
 #[test]
 fn flags_go_over_variables_over_the_file_over_the_defaults() {
     let yaml = "data_dir: from-file\nhost: 0.0.0.0\ndrain: 1s\napi:\n  port: 1000\n";
-    let variables = [("OUTBOARD_HOST", "::"), ("OUTBOARD_DATA_DIR", "from-variable"), ("OUTBOARD_API__PORT", "2000")];
+    let variables =
+        [("OUTBOARD_HOST", "::"), ("OUTBOARD_DATA_DIR", "from-variable"), ("OUTBOARD_API__PORT", "2000")];
     let config = load_text(yaml, &variables, &[("data_dir", "from-flag".into(), "--data-dir")]).unwrap();
     assert_eq!(config.data_dir, Path::new("from-flag"));
     assert_eq!(config.host, "::".parse().unwrap());
@@ -87,10 +89,16 @@ fn every_mistake_names_key_and_place_and_mend() {
         (worker("backoff: {first: 2s, max: 1s}"), &["`workers[0].backoff.first`", "`2s`", "to 1s"]),
         (worker("headers: {Content-Type: x}"), &["`workers[0].headers.Content-Type`", "itself"]),
         (worker("secret: hunter2"), &["`workers[0].secret`", "whsec_"]),
-        (format!("{WORKER}- name: orders\n  types: [a]\n  url: http://h/\n"), &["`workers[1].name`", ":5)", "own name"]),
+        (
+            format!("{WORKER}- name: orders\n  types: [a]\n  url: http://h/\n"),
+            &["`workers[1].name`", ":5)", "own name"],
+        ),
         ("workers:\n- name: a b\n  types: [a]\n  url: http://h/".into(), &["`workers[0].name`", "`a b`"]),
         ("workers:\n- name: a\n  types: []\n  url: http://h/".into(), &["`workers[0].types`"]),
-        ("workers:\n- name: a\n  types: ['*a']\n  url: http://h/".into(), &["`workers[0].types[0]`", "pattern"]),
+        (
+            "workers:\n- name: a\n  types: ['*a']\n  url: http://h/".into(),
+            &["`workers[0].types[0]`", "pattern"],
+        ),
         ("- a".into(), &["is not a section"]),
         ("a: [".into(), &["is not YAML", "c.yaml:"]),
     ];

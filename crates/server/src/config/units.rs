@@ -29,21 +29,22 @@ as_text!(Span, Size, Host, Pattern, Url);
 
 /// A duration, written as a whole number with `ms`, `s`, `m`, `h` or `d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Span(pub Duration);
+pub(crate) struct Span(pub Duration);
 
 impl Span {
     /// So many seconds.
-    pub const fn seconds(seconds: u64) -> Self {
+    pub(crate) const fn seconds(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
 
     /// So many milliseconds.
-    pub const fn millis(millis: u64) -> Self {
+    pub(crate) const fn millis(millis: u64) -> Self {
         Self(Duration::from_millis(millis))
     }
 }
 
-const UNITS_MS: &[(&str, u64)] = &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+const UNITS_MS: &[(&str, u64)] =
+    &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
 impl FromStr for Span {
     type Err = String;
@@ -53,7 +54,8 @@ impl FromStr for Span {
         let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
         let (number, unit) = text.split_at(digits);
         let factor = UNITS_MS.iter().find(|(name, _)| *name == unit.trim()).map(|(_, factor)| *factor);
-        let millis = number.parse::<u64>().ok().zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
+        let millis =
+            number.parse::<u64>().ok().zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
         millis.map(Self::millis).ok_or_else(|| {
             format!("`{text}` is not a duration; write a whole number with its unit, such as 30s, 500ms, 2m or 24h")
         })
@@ -71,7 +73,7 @@ impl fmt::Display for Span {
 
 /// A number of bytes, written as a whole number, or with `KiB` or `MiB`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Size(pub usize);
+pub(crate) struct Size(pub usize);
 
 impl FromStr for Size {
     type Err = String;
@@ -102,7 +104,7 @@ impl fmt::Display for Size {
 
 /// The address to listen on: an IP address or `localhost`, which is 127.0.0.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Host(pub IpAddr);
+pub(crate) struct Host(pub IpAddr);
 
 impl FromStr for Host {
     type Err = String;
@@ -126,7 +128,7 @@ impl fmt::Display for Host {
 
 /// A type pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pattern(pub TypePattern);
+pub(crate) struct Pattern(pub TypePattern);
 
 impl FromStr for Pattern {
     type Err = String;
@@ -144,14 +146,16 @@ impl fmt::Display for Pattern {
 
 /// A URL that messages or probes are sent to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Url(pub outboard_http::Target);
+pub(crate) struct Url(pub outboard_http::Target);
 
 impl FromStr for Url {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         // The URL itself is not repeated: it may hold a password.
-        text.parse().map(Self).map_err(|error| format!("{error}; write a URL such as http://127.0.0.1:3000/outboard"))
+        text.parse()
+            .map(Self)
+            .map_err(|error| format!("{error}; write a URL such as http://127.0.0.1:3000/outboard"))
     }
 }
 
@@ -164,11 +168,11 @@ impl fmt::Display for Url {
 /// A text that is never printed.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
-pub struct Secret(String);
+pub(crate) struct Secret(String);
 
 impl Secret {
     /// The text, for the one who signs with it.
-    pub fn expose(&self) -> &str {
+    pub(crate) fn expose(&self) -> &str {
         &self.0
     }
 }
@@ -192,7 +196,12 @@ impl Serialize for Secret {
 }
 
 /// Fails unless `value` is in `low..=high`; `path` is the key.
-pub fn in_range<T: PartialOrd + fmt::Display>(path: &str, value: T, low: T, high: T) -> Result<(), ConfigError> {
+pub(crate) fn in_range<T: PartialOrd + fmt::Display>(
+    path: &str,
+    value: T,
+    low: T,
+    high: T,
+) -> Result<(), ConfigError> {
     if value < low || value > high {
         let mend = format!("write a value from {low} to {high}");
         return Err(ConfigError::new(path, "is out of range", mend).given(value));
@@ -206,13 +215,16 @@ mod tests {
 
     #[test]
     fn durations_are_written_as_they_are_read() {
-        for (text, millis) in [("30s", 30_000), ("500ms", 500), ("2m", 120_000), ("24h", 86_400_000), ("1d", 86_400_000)] {
+        for (text, millis) in
+            [("30s", 30_000), ("500ms", 500), ("2m", 120_000), ("24h", 86_400_000), ("1d", 86_400_000)]
+        {
             assert_eq!(text.parse(), Ok(Span::millis(millis)));
         }
         assert_eq!(Span::seconds(90).to_string(), "90s");
         assert_eq!(Span::seconds(3_600).to_string(), "1h");
         assert_eq!(Span::millis(0).to_string(), "0s");
-        for text in ["30", "s", "-1s", "1.5s", "1 week", "", "99999999999999999999s", "18446744073709551615d"] {
+        for text in ["30", "s", "-1s", "1.5s", "1 week", "", "99999999999999999999s", "18446744073709551615d"]
+        {
             assert!(text.parse::<Span>().is_err(), "{text}");
         }
     }

@@ -12,7 +12,7 @@ use super::{
 /// A worker that forwards messages to a URL.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct WorkerConfig {
+pub(crate) struct WorkerConfig {
     /// Its name: its cursor is kept under it.
     pub name: String,
     /// For people.
@@ -51,7 +51,7 @@ pub struct WorkerConfig {
 /// The wait between attempts.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct BackoffConfig {
+pub(crate) struct BackoffConfig {
     /// After the first failure.
     pub first: Span,
     /// At most.
@@ -67,7 +67,7 @@ impl Default for BackoffConfig {
 /// Where a worker that was never seen begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Begin {
+pub(crate) enum Begin {
     /// With the first message of the log.
     Beginning,
     /// With what is appended from now on.
@@ -89,7 +89,7 @@ const fn default_attempts() -> u32 {
 
 impl WorkerConfig {
     /// What `--forward URL` means: everything to one URL.
-    pub fn forward_all(url: Url) -> Self {
+    pub(crate) fn forward_all(url: Url) -> Self {
         let everything = "*".parse().expect("a star is a pattern");
         Self {
             name: "forward".into(),
@@ -123,7 +123,9 @@ const OWN_HEADERS: &[&str] = &[
 
 pub(super) fn validate(workers: &[WorkerConfig]) -> Result<(), ConfigError> {
     if workers.len() > 1_000 {
-        return Err(ConfigError::new("workers", "are more than 1,000", "configure fewer").given(workers.len()));
+        return Err(
+            ConfigError::new("workers", "are more than 1,000", "configure fewer").given(workers.len())
+        );
     }
     let mut names = BTreeSet::new();
     for (index, worker) in workers.iter().enumerate() {
@@ -131,7 +133,9 @@ pub(super) fn validate(workers: &[WorkerConfig]) -> Result<(), ConfigError> {
         check_name(&path("name"), &worker.name)?;
         if !names.insert(&worker.name) {
             let mend = "give each worker its own name";
-            return Err(ConfigError::new(path("name"), "is another worker's name, too", mend).given(&worker.name));
+            return Err(
+                ConfigError::new(path("name"), "is another worker's name, too", mend).given(&worker.name)
+            );
         }
         if worker.types.is_empty() || worker.types.len() > 1_000 {
             let mend = "name 1 to 1,000 types, such as [\"orders/*\"]";
@@ -180,7 +184,11 @@ fn check_headers(path: &str, headers: &BTreeMap<String, Secret>) -> Result<(), C
             return Err(ConfigError::new(path, "is set by Outboard itself", "remove it"));
         }
         if http::HeaderValue::from_str(value.expose()).is_err() {
-            return Err(ConfigError::new(path, "has a value that no header can carry", "write visible ASCII in one line"));
+            return Err(ConfigError::new(
+                path,
+                "has a value that no header can carry",
+                "write visible ASCII in one line",
+            ));
         }
     }
     Ok(())

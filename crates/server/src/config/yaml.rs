@@ -17,17 +17,21 @@ use super::{
 const MAX_DEPTH: usize = 32;
 
 /// Parses a document whose errors name `path`; an empty document is an empty section.
-pub fn parse(text: &str, path: &str) -> Result<Node, ConfigError> {
+pub(crate) fn parse(text: &str, path: &str) -> Result<Node, ConfigError> {
     Reader::new(text, Place::File(path.into())).document()
 }
 
 /// Parses the value of an environment variable that stands for a list or a section.
-pub fn parse_inline(text: &str, origin: &Origin) -> Result<Node, ConfigError> {
+pub(crate) fn parse_inline(text: &str, origin: &Origin) -> Result<Node, ConfigError> {
     Reader::new(text, Place::Inline(origin.clone())).document()
 }
 
 fn alias() -> ConfigError {
-    ConfigError::new("", "uses an alias", "write the value out, and put a text that begins with `*` in quotes")
+    ConfigError::new(
+        "",
+        "uses an alias",
+        "write the value out, and put a text that begins with `*` in quotes",
+    )
 }
 
 enum Place {
@@ -61,7 +65,8 @@ impl<'a> Reader<'a> {
             Some(Ok(event)) => Ok(event),
             Some(Err(error)) => {
                 let origin = self.origin(error.marker().line());
-                let not_yaml = || ConfigError::new("", format!("is not YAML: {}", error.info()), "mend the line");
+                let not_yaml =
+                    || ConfigError::new("", format!("is not YAML: {}", error.info()), "mend the line");
                 // `types: [*]` reads as an alias without an anchor.
                 let told = if error.info().contains("anchor") { alias() } else { not_yaml() };
                 Err(told.at(&origin))
@@ -81,7 +86,11 @@ impl<'a> Reader<'a> {
                     return Ok(root.unwrap_or_else(|| Node::section(origin)));
                 }
                 _ if root.is_some() => {
-                    return Err(self.fail(&span, "has a second document", "remove the `---` and what follows"));
+                    return Err(self.fail(
+                        &span,
+                        "has a second document",
+                        "remove the `---` and what follows",
+                    ));
                 }
                 event => root = Some(self.node(event, span, 0)?),
             }
@@ -91,7 +100,11 @@ impl<'a> Reader<'a> {
     fn node(&mut self, event: Event<'a>, span: Span, depth: usize) -> Result<Node, ConfigError> {
         let origin = self.origin(span.start.line());
         if depth > MAX_DEPTH {
-            return Err(self.fail(&span, "is nested too deeply", "no key is deeper than `workers[0].backoff.first`"));
+            return Err(self.fail(
+                &span,
+                "is nested too deeply",
+                "no key is deeper than `workers[0].backoff.first`",
+            ));
         }
         match event {
             Event::Scalar(text, style, ..) => {

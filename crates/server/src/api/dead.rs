@@ -1,0 +1,44 @@
+//! `GET /dead` and `POST /dead/{id}/retry`.
+
+use http::StatusCode;
+use outboard_core::ledger::{DeadId, DeadQuery};
+use outboard_http::Problem;
+use serde::Serialize;
+
+use super::{
+    Api,
+    json::{self, DeadView},
+    query::Query,
+};
+use crate::serve::Answer;
+
+#[derive(Debug, Serialize)]
+struct Letters<'a> {
+    dead: Vec<DeadView<'a>>,
+    /// Pass it as `after` to read on; missing at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<DeadId>,
+}
+
+impl Api {
+    /// A page of dead letters, oldest first.
+    pub(super) async fn list_dead(&self, query: Option<&str>) -> Result<Answer, Problem> {
+        let query = Query::parse(query, &["after", "limit", "worker"])?;
+        let after = query.number("after", 0, 0, i64::MAX as u64)?;
+        let max = usize::try_from(query.number("limit", 100, 1, 1_000)?).expect("at most 1,000");
+        let worker = query.text("worker").map(Into::into);
+        let page = self
+            .ledger
+            .dead(DeadQuery { after, worker, max })
+            .await
+            .map_err(|error| Problem::from(&error))?;
+        let dead = page.letters.iter().map(DeadView::from).collect();
+        Ok(json::answer(StatusCode::OK, &Letters { dead, next: page.next }))
+    }
+
+    /// Gives a dead letter another life, with no attempt counted.
+    pub(super) async fn retry_dead(&self, id: DeadId) -> Result<Answer, Problem> {
+        let letter = self.ledger.revive(id).await.map_err(|error| Problem::from(&error))?;
+        Ok(json::answer(StatusCode::OK, &DeadView::from(&letter)))
+    }
+}

@@ -1,0 +1,202 @@
+//! `GET /workers`, pausing and resuming.
+
+use std::collections::BTreeMap;
+
+use http::StatusCode;
+use outboard::{WorkerInfo, WorkerState, runtime::Counters};
+use outboard_core::{
+    Position,
+    ledger::{WorkerName, WorkerRow},
+};
+use outboard_http::{Problem, problem::FieldError};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Api,
+    json::{self, Moment},
+    query::Query,
+};
+use crate::serve::Answer;
+
+/// A worker as the API shows it: what the ledger knows of it, and what it does in this process.
+#[derive(Debug, Serialize)]
+struct WorkerView {
+    name: String,
+    description: String,
+    types: Vec<String>,
+    /// `running`, `paused`, `outage`, `draining`, `stopped`, `failed`; `absent` when this process does not run it.
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<Moment>,
+    /// Everything up to this position is done.
+    low: Position,
+    /// Positions behind the log, of whatever type.
+    lag: u64,
+    /// When the message after `low` was appended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    oldest: Option<Moment>,
+    parked: u64,
+    dead: u64,
+    concurrency: u32,
+    in_flight: u32,
+    running: Vec<Position>,
+    counters: Counters,
+}
+
+#[derive(Debug, Serialize)]
+struct WorkersView {
+    workers: Vec<WorkerView>,
+    tip: Position,
+}
+
+#[derive(Debug, Serialize)]
+struct Paused<'a> {
+    name: &'a str,
+    paused: bool,
+}
+
+/// The longest reason, in bytes.
+const MAX_REASON_BYTES: usize = 500;
+
+impl Api {
+    /// All workers, by name.
+    pub(super) async fn list_workers(&self, query: Option<&str>) -> Result<Answer, Problem> {
+        Query::parse(query, &[])?;
+        let tip = *self.log.tip().borrow();
+        let rows = self.ledger.workers().await.map_err(|error| Problem::from(&error))?;
+        let mut infos: BTreeMap<WorkerName, WorkerInfo> =
+            self.workers.handles().iter().map(|handle| (handle.name().clone(), handle.info())).collect();
+        let mut workers: Vec<_> = rows
+            .into_iter()
+            .map(|row| {
+                let info = infos.remove(&row.name);
+                view(row, info, tip)
+            })
+            .collect();
+        let behind: Vec<_> = workers.iter().map(|worker| worker.low.next()).collect();
+        let oldest = self.log.get(behind).await.map_err(|error| Problem::from(&error))?;
+        for (worker, message) in workers.iter_mut().zip(oldest) {
+            worker.oldest = message.map(|message| Moment(message.timestamp));
+        }
+        Ok(json::answer(StatusCode::OK, &WorkersView { workers, tip }))
+    }
+
+    /// Pauses a worker; the body may say why.
+    pub(super) async fn pause_worker(&self, name: &str, body: &[u8]) -> Result<Answer, Problem> {
+        let reason = parse_reason(body)?;
+        let paused = match self.workers.get(name) {
+            Some(handle) => handle.pause(reason).await,
+            None => {
+                self.ledger
+                    .pause(name.into(), Some(reason.unwrap_or_else(|| "paused by hand".into()).into()))
+                    .await
+            }
+        };
+        paused.map_err(|error| Problem::from(&error))?;
+        Ok(json::answer(StatusCode::OK, &Paused { name, paused: true }))
+    }
+
+    /// Resumes a worker.
+    pub(super) async fn resume_worker(&self, name: &str) -> Result<Answer, Problem> {
+        let resumed = match self.workers.get(name) {
+            Some(handle) => handle.resume().await,
+            None => self.ledger.pause(name.into(), None).await,
+        };
+        resumed.map_err(|error| Problem::from(&error))?;
+        Ok(json::answer(StatusCode::OK, &Paused { name, paused: false }))
+    }
+}
+
+fn view(row: WorkerRow, info: Option<WorkerInfo>, tip: Position) -> WorkerView {
+    let mut view = WorkerView {
+        name: row.name.to_string(),
+        description: String::new(),
+        types: Vec::new(),
+        state: "absent",
+        reason: row.paused.map(|reason| reason.to_string()),
+        since: None,
+        low: row.low,
+        lag: 0,
+        oldest: None,
+        parked: row.parked,
+        dead: row.dead,
+        concurrency: 0,
+        in_flight: 0,
+        running: Vec::new(),
+        counters: Counters::default(),
+    };
+    if let Some(info) = info {
+        (view.state, view.reason, view.since) = match info.state {
+            WorkerState::Running => ("running", info.consumer.error, None),
+            WorkerState::Paused { reason } => ("paused", Some(reason), None),
+            WorkerState::Outage { since, reason, .. } => ("outage", Some(reason), Some(Moment(since))),
+            WorkerState::Draining => ("draining", None, None),
+            WorkerState::Stopped => ("stopped", None, None),
+            WorkerState::Failed { reason } => ("failed", Some(reason), None),
+        };
+        view.description = info.description;
+        view.types = info.types;
+        // The consumer passes what is not its own in memory, and writes that down later.
+        view.low = view.low.max(info.consumer.low);
+        view.parked = info.consumer.parked;
+        view.concurrency = info.concurrency;
+        view.in_flight = info.consumer.unsettled;
+        view.running = info.running;
+        view.counters = info.counters;
+    }
+    view.lag = tip.0.saturating_sub(view.low.0);
+    view
+}
+
+/// The reason in the body of a pause; an empty body gives none.
+fn parse_reason(body: &[u8]) -> Result<Option<String>, Problem> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Pause {
+        #[serde(default)]
+        reason: Option<String>,
+    }
+    if body.trim_ascii().is_empty() {
+        return Ok(None);
+    }
+    outboard_http::json::check(body, 4).map_err(Problem::from)?;
+    let parsed: Result<BTreeMap<String, serde_json::Value>, _> = serde_json::from_slice(body);
+    let fields =
+        parsed.map_err(|error| Problem::malformed(format!("the body is not a JSON object: {error}")))?;
+    if let Some(unknown) = fields.keys().find(|name| *name != "reason") {
+        return Err(Problem::unknown_field(unknown, &["reason"]));
+    }
+    let pause = serde_json::from_slice::<Pause>(body);
+    let pause = pause.map_err(|_| Problem::invalid(vec![FieldError::new("reason", "must be a text")]))?;
+    if pause.reason.as_ref().is_some_and(|reason| reason.len() > MAX_REASON_BYTES) {
+        return Err(Problem::invalid_field(
+            "reason",
+            format!("is longer than {MAX_REASON_BYTES} bytes; shorten it"),
+        ));
+    }
+    Ok(pause.reason.filter(|reason| !reason.trim().is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_optional_and_strict() {
+        assert_eq!(parse_reason(b" ").unwrap(), None);
+        assert_eq!(parse_reason(br#"{"reason":"deploy"}"#).unwrap().as_deref(), Some("deploy"));
+        for (body, status) in [
+            (&br#"{"reson":"x"}"#[..], 422),
+            (br#"{"reason":7}"#, 422),
+            (b"[]", 400),
+            (b"{", 400),
+            (b"\xff", 400),
+        ] {
+            assert_eq!(parse_reason(body).unwrap_err().status, status);
+        }
+        let long = format!(r#"{{"reason":"{}"}}"#, "x".repeat(501));
+        assert_eq!(parse_reason(long.as_bytes()).unwrap_err().errors[0].field, "reason");
+    }
+}
