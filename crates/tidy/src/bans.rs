@@ -40,9 +40,15 @@ const BANS: &[Ban] = &[
         patterns: &["sleep(", "sleep_until("],
         refused: |source, at| {
             let is_suite = source.path.contains("/conformance/");
-            (source.is_test_at(at) || is_suite) && !has_paused_time(source)
+            (source.is_test_at(at) || is_suite) && !source.is_paused
         },
         mend: "a test never sleeps: await a signal, or let the runtime's time be paused (start_paused)",
+    },
+    Ban {
+        rule: "sleep",
+        patterns: &["thread::sleep"],
+        refused: |source, at| source.is_test_at(at) && source.is_paused,
+        mend: "this sleep is a real one, although the test's time is paused: await a signal",
     },
     Ban {
         rule: "ignored-test",
@@ -74,9 +80,9 @@ const BANS: &[Ban] = &[
     },
     Ban {
         rule: "dead-code",
-        patterns: &["allow(dead_code", "expect(dead_code", "allow(unused", "expect(unused"],
+        patterns: &["allow(dead_code", "allow(unused"],
         refused: |_, _| true,
-        mend: "delete what nobody uses; the history keeps it",
+        mend: "delete what nobody uses; for a guard that is only held, `expect` with a reason",
     },
     Ban {
         rule: "core-io",
@@ -135,11 +141,6 @@ fn occurrences<'a>(text: &'a str, pattern: &'a str) -> impl Iterator<Item = usiz
     })
 }
 
-/// Whether tests in this file run on paused time, in which a sleep takes none.
-fn has_paused_time(source: &Source) -> bool {
-    source.code.contains("start_paused") || source.code.contains("time::pause()")
-}
-
 #[cfg(test)]
 mod tests {
     use super::check;
@@ -172,6 +173,17 @@ mod tests {
     }
 
     #[test]
+    fn time_is_paused_for_a_tree_of_tests() {
+        let child = ("crates/a/src/b/tests/c.rs", "#[tokio::test(start_paused = true)] async fn f() {}");
+        let shared = ("crates/a/src/b/tests.rs", "mod c; async fn pass() { sleep(one).await }");
+        let other = ("crates/a/src/d/tests.rs", "async fn pass() { sleep(one).await }");
+        assert_eq!(found(check, &[child, shared]), []);
+        assert_eq!(found(check, &[child, other]), [(1, "sleep")]);
+        let real = ("crates/a/src/b/tests.rs", "mod c; fn pass() { std::thread::sleep(one) }");
+        assert_eq!(found(check, &[child, real]), [(1, "sleep")]);
+    }
+
+    #[test]
     fn what_is_allowed_passes() {
         for (path, code) in [
             ("crates/core/src/a.rs", "fn f() { g().unwrap_or(1) } // says \"unwrap\", and `todo!`"),
@@ -184,6 +196,10 @@ mod tests {
             ),
             ("crates/server/src/config/environment.rs", "fn f() { std::env::vars(); }"),
             ("crates/server/src/output.rs", "fn f() { println!() }"),
+            (
+                "crates/core/src/a.rs",
+                "struct A(#[expect(dead_code, reason = \"held until the end\")] Guard);",
+            ),
             ("bench/src/main.rs", "fn f() { println!(); std::env::var(x).unwrap() }"),
         ] {
             assert_eq!(found(check, &[(path, code)]), [], "{path}: {code}");

@@ -55,6 +55,23 @@ impl Repository {
                 source.path == format!("{stem}.rs") || source.path.starts_with(&format!("{stem}/"))
             });
         }
+        self.spread_paused_time();
+    }
+
+    /// Time is paused for a tree of tests as a whole: a test says so at its head, and the code that it shares with
+    /// others is in another file.
+    fn spread_paused_time(&mut self) {
+        let of_paused_tree = |source: &Source| {
+            let paused = self.sources.iter().filter(|other| other.is_paused);
+            source.is_paused
+                || paused
+                    .into_iter()
+                    .any(|other| is_in_one_tree(other, source) || is_in_one_tree(source, other))
+        };
+        let paused: Vec<bool> = self.sources.iter().map(of_paused_tree).collect();
+        for (source, is_paused) in self.sources.iter_mut().zip(paused) {
+            source.is_paused = is_paused;
+        }
     }
 
     /// A repository made of these files, for a rule's own test.
@@ -102,10 +119,14 @@ pub(crate) fn is_bench_or_example(path: &str) -> bool {
 
 /// Paths without `.rs` of the modules that a file declares under `#[cfg(test)]`.
 fn test_module_stems(source: &Source) -> Vec<String> {
-    let stem = source.path.strip_suffix(".rs").unwrap_or(&source.path);
-    let (parent, name) = stem.rsplit_once('/').unwrap_or(("", stem));
-    let base = if matches!(name, "mod" | "lib" | "main") { parent } else { stem };
+    let base = source.module_directory();
     source.test_modules().iter().map(|module| format!("{base}/{module}")).collect()
+}
+
+/// Whether one file is a module above or below the other, and both are of one tree of tests.
+fn is_in_one_tree(above: &Source, below: &Source) -> bool {
+    let directory = above.module_directory();
+    above.is_test && below.is_test && below.path.starts_with(&format!("{directory}/"))
 }
 
 fn walk(

@@ -17,6 +17,8 @@ pub(crate) struct Source {
     pub(crate) comments: String,
     /// Whether all of it is test code.
     pub(crate) is_test: bool,
+    /// Whether its tests run on paused time, in which a sleep takes none.
+    pub(crate) is_paused: bool,
     /// Test code inside.
     test_ranges: Vec<Range<usize>>,
 }
@@ -28,7 +30,8 @@ impl Source {
         let (code, comments) = split(&text);
         let test_ranges = test_ranges(&code);
         let is_test = is_test || code.contains("#![cfg(test)]");
-        Self { path, text, code, comments, is_test, test_ranges }
+        let is_paused = code.contains("start_paused") || code.contains("time::pause()");
+        Self { path, text, code, comments, is_test, is_paused, test_ranges }
     }
 
     /// The line of a byte offset, from 1.
@@ -39,6 +42,13 @@ impl Source {
     /// Whether the byte at `offset` is test code.
     pub(crate) fn is_test_at(&self, offset: usize) -> bool {
         self.is_test || self.test_ranges.iter().any(|range| range.contains(&offset))
+    }
+
+    /// Where the files of its child modules are.
+    pub(crate) fn module_directory(&self) -> &str {
+        let stem = self.path.strip_suffix(".rs").unwrap_or(&self.path);
+        let (parent, name) = stem.rsplit_once('/').unwrap_or(("", stem));
+        if matches!(name, "mod" | "lib" | "main") { parent } else { stem }
     }
 
     /// The names of modules in files of their own that are test code: `#[cfg(test)] mod name;`.
