@@ -3,6 +3,8 @@
 mod open;
 mod past;
 mod running;
+#[cfg(test)]
+mod tests;
 
 use std::{sync::Arc, time::Duration};
 

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use outboard_core::{Clock, Kind, Ledger, Log, PortError, log::Limit};
+use outboard_core::{Clock, Kind, Ledger, Log, PortError, Time, log::Limit};
 use outboard_embedded::Embedded;
 use serde::de::DeserializeOwned;
 use tokio::{sync::Mutex, time::Instant};
@@ -84,6 +84,31 @@ impl Running {
         Ok(())
     }
 
+    /// As [`Running::idle`], and nothing waits for a later time either: retries, snoozes and schedules come to their
+    /// end first. With paused time that takes none. For tests.
+    pub async fn finished(&self) -> Result<(), PortError> {
+        loop {
+            self.idle().await?;
+            let Some(due) = self.next_due().await? else { return Ok(()) };
+            // A wall clock that is behind tokio's is looked at again soon.
+            tokio::time::sleep(due.since(self.clock.now()).max(LOOK_AGAIN)).await;
+        }
+    }
+
+    /// When the first parked message of a worker that is not paused is due.
+    async fn next_due(&self) -> Result<Option<Time>, PortError> {
+        let mut first = None;
+        for worker in self.workers.handles() {
+            if rests(&worker.state()) {
+                continue;
+            }
+            let page = self.ledger.due(worker.name().clone(), Time::MAX, 1).await?;
+            let due = page.rows.first().map(|row| row.due);
+            first = [first, due].into_iter().flatten().min();
+        }
+        Ok(first)
+    }
+
     async fn is_idle(&self) -> Result<bool, PortError> {
         let tip = self.log.tip();
         let before = *tip.borrow();
@@ -101,7 +126,7 @@ impl Running {
             return Err(error);
         }
         let info = worker.info();
-        if matches!(info.state, WorkerState::Paused { .. } | WorkerState::Draining | WorkerState::Stopped) {
+        if rests(&info.state) {
             return Ok(true);
         }
         if info.consumer.unsettled > 0 || info.consumer.suspects > 0 {
@@ -143,6 +168,11 @@ impl std::fmt::Debug for Running {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Running").field("workers", &self.workers).finish_non_exhaustive()
     }
+}
+
+/// Whether a worker takes nothing whatever there is.
+fn rests(state: &WorkerState) -> bool {
+    matches!(state, WorkerState::Paused { .. } | WorkerState::Draining | WorkerState::Stopped)
 }
 
 /// Returns on ctrl-c, or on SIGTERM where there is such a thing.

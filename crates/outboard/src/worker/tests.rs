@@ -133,10 +133,7 @@ async fn what_a_failed_attempt_buffered_is_dropped() -> anyhow::Result<()> {
         .await?;
     add(&running, 1).await?;
     // The waits between the attempts take no real time.
-    while running.key::<u64>("listener", "heard").await?.is_none() {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
-    running.idle().await?;
+    running.finished().await?;
     assert_eq!(running.key::<i64>("counter", "total").await?, Some(1));
     assert_eq!(running.key::<i64>("listener", "heard").await?, Some(1));
     assert_eq!(*running.log().tip().borrow(), Position(2));
