@@ -90,12 +90,8 @@ impl State {
     }
 
     fn done(&mut self, held: Held, effects: Option<Box<Effects>>) {
-        let position = held.position();
         let Some(effects) = effects else {
             mark_done(&mut self.bulk, &held);
-            if held.parked {
-                self.unpark(position);
-            }
             return;
         };
         let mut unit = Unit::of(self.options.worker.clone(), self.epoch);
@@ -121,9 +117,8 @@ impl State {
         reason: Arc<str>,
     ) {
         let position = held.position();
-        if held.parked {
-            self.parked_in_hand.remove(&position);
-        } else {
+        // A row is in hand until its change is durable: a look at what is due could find the old one.
+        if !held.parked {
             self.parked += 1;
             push_range(&mut self.bulk.done, position, position);
         }
@@ -137,9 +132,12 @@ impl State {
         }));
     }
 
-    fn unpark(&mut self, position: Position) {
-        self.parked = self.parked.saturating_sub(1);
+    /// A row is not in hand any more; an answer of the ledger that is under way may still show it as it was.
+    fn let_go(&mut self, position: Position) {
         self.parked_in_hand.remove(&position);
+        if let Some(asked) = &mut self.asked {
+            asked.changed.insert(position);
+        }
     }
 
     /// Takes back counted attempts, in hand and in the table.
@@ -206,16 +204,21 @@ impl State {
         }
         for change in &unit.parked {
             match change {
-                ParkedChange::Put(row) if row.due < Time::MAX => self.row_due(row.due),
+                ParkedChange::Put(row) if row.due < Time::MAX => {
+                    self.let_go(row.position);
+                    self.row_due(row.due);
+                }
+                // A row that runs stays in hand.
+                ParkedChange::Put(_) => {}
                 ParkedChange::GiveBack(..) => self.row_due(Time::MIN),
-                ParkedChange::Put(_) | ParkedChange::Remove(_) => {}
+                ParkedChange::Remove(position) => {
+                    self.parked = self.parked.saturating_sub(1);
+                    self.let_go(*position);
+                }
             }
         }
-        match after {
-            After::Nothing => {}
-            After::Settled(held) if held.parked => self.unpark(held.position()),
-            After::Settled(_) => {}
-            After::Running(held) => self.returned.push_front(held),
+        if let After::Running(held) = after {
+            self.returned.push_front(held);
         }
     }
 }

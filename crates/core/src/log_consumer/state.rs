@@ -53,6 +53,15 @@ impl Held {
     }
 }
 
+/// What was committed since the ledger was asked for due rows: its answer may be older.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    /// Rows that changed.
+    pub(super) changed: HashSet<Position>,
+    /// The earliest time at which one of them is due.
+    pub(super) due: Option<Time>,
+}
+
 /// Everything that `next`, `settle` and the flusher share.
 pub(super) struct State {
     pub(super) flow: Flow,
@@ -78,8 +87,8 @@ pub(super) struct State {
     /// Whether the next delivery comes from the log when both have something.
     pub(super) log_turn: bool,
     pub(super) next_due: Option<Time>,
-    /// The earliest due row that was committed since the ledger was last asked for due ones.
-    pub(super) due_since_asked: Option<Time>,
+    /// While the ledger is being asked for due rows.
+    pub(super) asked: Option<Asked>,
     pub(super) parked: u64,
     pub(super) bulk: Unit,
     /// Skipped positions in `bulk`.
@@ -129,7 +138,7 @@ impl State {
             claims: HashMap::new(),
             log_turn: false,
             next_due: opened.next_due,
-            due_since_asked: None,
+            asked: None,
             parked: opened.parked,
             bulk: Unit::of(options.worker.clone(), opened.epoch),
             skipped: 0,
@@ -173,14 +182,15 @@ impl State {
         if self.suspect_running.is_none() {
             self.begin_suspect();
         }
+        // Asked before the log's messages are taken: a busy log must not hold up what is due.
+        if self.due.is_empty() && self.next_due.is_some_and(|due| due <= now) {
+            self.asked = Some(Asked::default());
+            return Step::Due { until: now, max: DUE_AHEAD + self.parked_in_hand.len() };
+        }
         let deliveries = self.take(room, now);
         if !deliveries.is_empty() {
             self.last_progress = now;
             return Step::Deliver(deliveries);
-        }
-        if self.next_due.is_some_and(|due| due <= now) {
-            self.due_since_asked = None;
-            return Step::Due { until: now, max: DUE_AHEAD + self.parked_in_hand.len() };
         }
         self.read_on(tip)
     }
@@ -329,10 +339,10 @@ impl State {
 
     /// Takes over due rows; a row without its message becomes a dead letter.
     pub(super) fn take_due(&mut self, rows: Vec<(Parked, Option<Arc<Message>>)>, next: Option<Time>) {
-        // A row that was committed while the ledger was asked may be missing from its answer.
-        self.next_due = next.into_iter().chain(self.due_since_asked).min();
+        let Asked { changed, due } = self.asked.take().unwrap_or_default();
+        self.next_due = next.into_iter().chain(due).min();
         for (row, message) in rows {
-            if !self.parked_in_hand.insert(row.position) {
+            if changed.contains(&row.position) || !self.parked_in_hand.insert(row.position) {
                 continue;
             }
             match message {
@@ -353,14 +363,14 @@ impl State {
             reason: "the log does not hold this message any more".into(),
             attempts: row.attempts,
         });
-        self.parked = self.parked.saturating_sub(1);
-        self.parked_in_hand.remove(&row.position);
     }
 
     /// A row is durably due at this time; one that somebody else wrote may be due at once.
     pub(super) fn row_due(&mut self, due: Time) {
         self.next_due = Some(self.next_due.map_or(due, |next| next.min(due)));
-        self.due_since_asked = Some(self.due_since_asked.map_or(due, |next| next.min(due)));
+        if let Some(asked) = &mut self.asked {
+            asked.due = Some(asked.due.map_or(due, |next| next.min(due)));
+        }
     }
 
     pub(super) fn bulk_is_empty(&self) -> bool {
