@@ -76,7 +76,7 @@ impl Default for ClientConfig {
 }
 
 /// One request.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Call<'a> {
     /// Where to.
     pub target: &'a Target,
@@ -104,7 +104,8 @@ pub struct Answer {
     pub is_complete: bool,
 }
 
-/// Sends requests. Cheap to clone; clones share the connections.
+/// Sends requests. Cheap to clone; clones share the connections, which live in the tokio runtime that made them: use a
+/// client of its own in each runtime.
 ///
 /// Redirects are not followed: a target that moves says so to its owner, and no redirect leads around the URL policy.
 /// A request is sent twice in one case only: a kept connection turns out to be closed before a single byte of the
@@ -239,6 +240,18 @@ fn request(call: Call<'_>) -> Outgoing {
     *request.headers_mut() = call.headers;
     request.headers_mut().insert(HOST, call.target.host_header.clone());
     request
+}
+
+/// Headers, body and path are not shown: they hold what is not for logs.
+impl fmt::Debug for Call<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("method", &self.method)
+            .field("origin", self.target.origin())
+            .field("body_bytes", &self.body.len())
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Client {

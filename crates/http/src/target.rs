@@ -150,6 +150,7 @@ impl Target {
     }
 }
 
+/// The whole URL, its query included, which may hold a token: for people who may see it, not for logs.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.origin.is_tls { "https" } else { "http" };

@@ -436,3 +436,49 @@ async fn a_server_in_another_language_is_understood() {
     python.kill().await.unwrap();
     assert!(matches!(client.get(&certificate, LONG).await, Err(ClientError::Refused { .. })));
 }
+
+#[tokio::test]
+async fn an_early_refusal_of_a_long_body_is_seen() {
+    let peer = Peer::start(|mut stream, _| async move {
+        let mut head = [0; 512];
+        stream.read_exact(&mut head).await.unwrap();
+        let answer = b"HTTP/1.1 413 Too Large\r\nconnection: close\r\ncontent-length: 3\r\n\r\nno!";
+        stream.write_all(answer).await.unwrap();
+        // Closing with unread bytes resets the connection while the client still sends.
+    })
+    .await;
+    let (client, target) = (client(), peer.target());
+    for _ in 0..20 {
+        let (headers, body) = (HeaderMap::new(), Bytes::from(vec![b'x'; 16 << 20]));
+        let answer =
+            client.send(Call { target: &target, method: Method::POST, headers, body, timeout: None }).await;
+        assert_eq!(answer.unwrap().status, 413);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_call_hangs_while_the_peer_closes_at_any_moment() {
+    let peer = Peer::start(|mut stream, number| async move {
+        for _ in 0..=number % 4 {
+            if request(&mut stream).await.is_none() || stream.write_all(OK).await.is_err() {
+                return;
+            }
+        }
+    })
+    .await;
+    let (client, target) = (client(), peer.target());
+    let calls = (0..16).map(|_| {
+        let (client, target) = (client.clone(), target.clone());
+        tokio::spawn(async move {
+            for _ in 0..200 {
+                match client.get(&target, LONG).await {
+                    Ok(answer) => assert_eq!(answer.body, "ok"),
+                    Err(error) => assert!(matches!(error, ClientError::Closed { .. }), "{error:?}"),
+                }
+            }
+        })
+    });
+    for call in futures_util::future::join_all(calls).await {
+        call.unwrap();
+    }
+}

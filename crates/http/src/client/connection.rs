@@ -30,10 +30,22 @@ const HEAD_BYTES: usize = 64 << 10;
 /// A request as the client sends it.
 pub(super) type Outgoing = Request<Full<Bytes>>;
 
+/// hyper's end of the connection. Dropped as soon as it has ended: only that tells a request that still waits in its
+/// queue that it was never sent.
+struct Driver(Option<http1::Connection<TokioIo<Stream>, Full<Bytes>>>);
+
+impl Driver {
+    /// Reads and writes what can be. Who waits for an answer or a body hears there of what went wrong.
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        if self.0.as_mut().is_some_and(|connection| Pin::new(connection).poll(cx).is_ready()) {
+            self.0 = None;
+        }
+    }
+}
+
 pub(super) struct Connection {
     sender: SendRequest<Full<Bytes>>,
-    driver: http1::Connection<TokioIo<Stream>, Full<Bytes>>,
-    has_ended: bool,
+    driver: Driver,
     /// Until when it may wait for its next request.
     pub(super) idle_until: Instant,
 }
@@ -45,21 +57,14 @@ impl Connection {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| ClientError::from_hyper(&error))?;
-        Ok(Self { sender, driver, has_ended: false, idle_until: Instant::now() })
-    }
-
-    fn drive(&mut self, cx: &mut Context<'_>) {
-        if !self.has_ended && Pin::new(&mut self.driver).poll(cx).is_ready() {
-            // Who waits for an answer or a body hears of an error there.
-            self.has_ended = true;
-        }
+        Ok(Self { sender, driver: Driver(Some(driver)), idle_until: Instant::now() })
     }
 
     /// Whether it can take a request: looks once whether the peer has closed it, and does not wait.
     pub(super) async fn can_send(&mut self) -> bool {
         std::future::poll_fn(|cx| {
-            self.drive(cx);
-            Poll::Ready(!self.has_ended && self.sender.is_ready())
+            self.driver.drive(cx);
+            Poll::Ready(self.driver.0.is_some() && self.sender.is_ready())
         })
         .await
     }
@@ -70,12 +75,10 @@ impl Connection {
         request: Outgoing,
     ) -> Result<Response<Incoming>, TrySendError<Outgoing>> {
         let mut answer = pin!(self.sender.try_send_request(request));
-        let (driver, has_ended) = (&mut self.driver, &mut self.has_ended);
+        let driver = &mut self.driver;
         std::future::poll_fn(|cx| {
             // The order matters: what the driver reads is there for the answer in the same turn.
-            if !*has_ended && Pin::new(&mut *driver).poll(cx).is_ready() {
-                *has_ended = true;
-            }
+            driver.drive(cx);
             answer.as_mut().poll(cx)
         })
         .await
@@ -102,7 +105,7 @@ impl Connection {
                     Poll::Ready(None) => return Poll::Ready(true),
                     Poll::Pending if is_driven => return Poll::Pending,
                     Poll::Pending => {
-                        self.drive(cx);
+                        self.driver.drive(cx);
                         is_driven = true;
                     }
                 }
