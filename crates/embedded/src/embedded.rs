@@ -14,6 +14,7 @@ use outboard_core::{
         Versioned, WorkerName, WorkerRow,
     },
     log::{Append, Appended, Limit, Page, Subscription},
+    planted::{Bug, is_planted},
 };
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
@@ -199,9 +200,14 @@ impl Log for Embedded {
 
     fn append(&self, append: Append) -> Fut<'static, Appended> {
         let (reply, wait) = Reply::new();
+        let count = append.messages.len() as u32;
         let request = self.prepare_append(append, reply);
         let pushed = request.and_then(|request| self.shared().queue.push(Request::Append(request)));
         match pushed {
+            Ok(()) if is_planted(Bug::AcknowledgeBeforeCommit) => {
+                let first = self.shared().tip.borrow().next();
+                Box::pin(async move { Ok(Appended { first, count, repeated: false }) })
+            }
             Ok(()) => wait,
             Err(error) => {
                 Counters::add(&self.shared().counters.refused_appends, usize::from(error.kind == Kind::Full));

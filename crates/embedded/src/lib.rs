@@ -26,12 +26,14 @@ mod lock;
 mod schema;
 mod stats;
 mod tip_file;
+mod verify;
 
 pub use embedded::Embedded;
 pub use error::OpenError;
 pub use memory::MemoryDisk;
 pub use options::Options;
 pub use stats::{Durations, Stats};
+pub use verify::{VerifyReport, verify};
 
 /// The stored form of the log, for what measures it against SQLite alone.
 pub mod format {

@@ -62,7 +62,7 @@ impl Default for Options {
             tail_messages: 16_384,
             tail_bytes: 4 << 20,
             reserve_bytes: 64 << 20,
-            checkpoint_bytes: 6 << 20,
+            checkpoint_bytes: 7 << 20,
             wal_bytes: 16 << 20,
             idempotency_keys: 10_000_000,
             readers: 4,

@@ -59,7 +59,7 @@ impl Chain {
     }
 
     /// Takes a row as the one that others follow, without a check.
-    fn begin(row: &StoredRow<'_>) -> Self {
+    pub(crate) fn begin(row: &StoredRow<'_>) -> Self {
         let position = row.fields.id.cast_unsigned();
         Self { position, checksum: row.checksum, timestamp: row.fields.timestamp }
     }
