@@ -41,13 +41,34 @@ const IO_FEATURES: &[&str] =
 
 pub(crate) fn check(repository: &Repository, violations: &mut Vec<Violation>) {
     for (path, text) in &repository.texts {
-        if path.ends_with("Cargo.toml") && path != "Cargo.toml" {
+        if path == "Cargo.toml" {
+            unused_in_workspace(repository, text, violations);
+        } else if path.ends_with("/Cargo.toml") {
             let manifest = Manifest { path, text };
             manifest.arrows(violations);
             manifest.lints(violations);
+            manifest.unused(repository, violations);
             if manifest.name() == "outboard-core" {
                 manifest.no_io(violations);
             }
+        }
+    }
+}
+
+/// Versions in the workspace's manifest that no crate takes.
+fn unused_in_workspace(repository: &Repository, text: &str, violations: &mut Vec<Violation>) {
+    let root = Manifest { path: "Cargo.toml", text };
+    let crates = || repository.texts.iter().filter(|(path, _)| path.ends_with("/Cargo.toml"));
+    for (number, dependency, _) in root.dependencies() {
+        let is_taken = |(path, text): (&String, &String)| {
+            Manifest { path, text }
+                .dependencies()
+                .any(|(_, taken, line)| taken == dependency && line.contains("workspace = true"))
+        };
+        let ours = dependency == "outboard" || dependency.starts_with("outboard-");
+        if !ours && !crates().any(is_taken) {
+            let mend = format!("no crate takes `{dependency}` from the workspace: remove the line");
+            violations.push(root.violation(number, "unused-dependency", mend));
         }
     }
 }
@@ -69,7 +90,8 @@ impl<'a> Manifest<'a> {
                 // `[dependencies.name]` is a dependency, too.
                 return name.contains("dependencies.").then_some((index + 1, name, name.rsplit('.').next()?));
             }
-            (!line.is_empty() && !line.starts_with('#')).then_some((index + 1, section, line))
+            let is_key = !line.is_empty() && !line.starts_with('#') && !section.contains("dependencies.");
+            is_key.then_some((index + 1, section, line))
         })
     }
 
@@ -119,6 +141,19 @@ impl<'a> Manifest<'a> {
         }
     }
 
+    /// Dependencies that no file of the crate mentions, documentation included: examples in it are code, too.
+    fn unused(&self, repository: &Repository, violations: &mut Vec<Violation>) {
+        let directory = self.path.trim_end_matches("Cargo.toml");
+        let texts = || repository.sources.iter().filter(|source| source.path.starts_with(directory));
+        for (number, dependency, line) in self.dependencies() {
+            let name = line.split(['.', ' ', '=']).next().unwrap_or_default().replace('-', "_");
+            if !texts().any(|source| source.text.contains(&name)) {
+                let mend = format!("nobody uses `{dependency}`: remove the line");
+                violations.push(self.violation(number, "unused-dependency", mend));
+            }
+        }
+    }
+
     fn no_io(&self, violations: &mut Vec<Violation>) {
         for (number, dependency, line) in self.dependencies() {
             let io = dependency == "tokio" && IO_FEATURES.iter().any(|feature| line.contains(feature));
@@ -141,7 +176,14 @@ mod tests {
         let text = format!(
             "[package]\nname = \"{name}\"\n[lints]\nworkspace = true\n[dependencies]\n{dependencies}\n"
         );
-        found(check, &[("crates/a/Cargo.toml", &text)])
+        let uses =
+            "use outboard::app; use outboard_core::a; use {outboard_http, outboard_server, rusqlite, tokio};";
+        found(check, &[("crates/a/Cargo.toml", &text), ("crates/a/src/lib.rs", uses)])
+    }
+
+    #[test]
+    fn every_dependency_is_used() {
+        assert_eq!(rules("outboard-core", "bytes.workspace = true"), [(6, "unused-dependency")]);
     }
 
     #[test]
