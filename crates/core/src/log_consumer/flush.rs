@@ -40,6 +40,9 @@ async fn flush(shared: &Shared) -> Result<(), PortError> {
     loop {
         let Some(sent) = shared.lock().take_pending() else { return Ok(()) };
         shared.options.faults.reach(Point::UnitsBuilt)?;
+        if sent.iter().any(Sent::is_suspect_row) {
+            shared.options.faults.reach(Point::SuspectRow)?;
+        }
         let results = commit(shared, &sent).await?;
         shared.options.faults.reach(Point::Acknowledged)?;
         let ticket = shared.lock().committed(sent, results, shared.options.clock.now());

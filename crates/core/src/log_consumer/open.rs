@@ -10,7 +10,6 @@ use super::{
 };
 use crate::{
     error::PortError,
-    fault::Point,
     ledger::{Ledger, NewDead, OpenWorker, Opened, Parked, ParkedChange, ParkedState, Unit},
     log::{Limit, Log},
 };
@@ -59,7 +58,6 @@ async fn bury(
     if rows.is_empty() {
         return Ok(());
     }
-    options.faults.reach(Point::SuspectRow)?;
     let mut unit = Unit::of(options.worker.clone(), opened.epoch);
     for row in rows {
         let reason =

@@ -26,6 +26,13 @@ pub(super) enum After {
     Running(Held),
 }
 
+impl Sent {
+    /// Whether it makes a suspect's running row durable.
+    pub(super) fn is_suspect_row(&self) -> bool {
+        matches!(self.after, After::Running(_))
+    }
+}
+
 impl State {
     /// Records what became of a delivery.
     pub(super) fn settle(&mut self, settlement: Settlement, now: Time) -> Ticket {
