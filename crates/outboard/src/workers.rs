@@ -106,12 +106,57 @@ impl Default for WorkersOptions {
 /// Starts, watches and stops the workers of one process.
 ///
 /// Dropping it stops them at once, as a crash would; [`Workers::drain`] stops them properly.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use std::{sync::Arc, time::Duration};
+/// use outboard::{Attempt, Done, Handled, Handler, Policy, WorkerSpec, Workers, WorkersOptions, handler::BoxFuture};
+/// use outboard::core::{Log, NewMessage, TypeSet, ledger::Start};
+/// use outboard_embedded::{Embedded, MemoryDisk, Options};
+///
+/// #[derive(Debug)]
+/// struct Print;
+/// impl Handler for Print {
+///     fn handle(&self, attempt: Attempt) -> BoxFuture<Handled> {
+///         Box::pin(async move {
+///             assert_eq!(&*attempt.message.kind, "orders/confirm");
+///             Ok(Done).into()
+///         })
+///     }
+/// }
+///
+/// let storage = Embedded::memory(&MemoryDisk::new().unwrap(), Options::default()).await.unwrap();
+/// let (log, ledger) = (Arc::new(storage.clone()), Arc::new(storage.clone()));
+/// let workers = Workers::new(log, ledger, WorkersOptions::default());
+/// let worker = workers.start(WorkerSpec {
+///     name: "orders".into(),
+///     description: "Prints orders".into(),
+///     types: TypeSet::all(),
+///     start: Start::End,
+///     policy: Policy::default(),
+///     handler: Arc::new(Print),
+///     periodic: Vec::new(),
+/// }).await?;
+/// storage.append(vec![NewMessage::new("orders/confirm", "{}")].into()).await?;
+/// while worker.info().counters.handled == 0 {
+///     tokio::task::yield_now().await;
+/// }
+/// workers.drain(tokio::time::Instant::now() + Duration::from_secs(25)).await;
+/// # Ok::<(), outboard::core::PortError>(()) }).unwrap();
+/// ```
 pub struct Workers {
     log: Arc<dyn Log>,
     ledger: Arc<dyn Ledger>,
     options: WorkersOptions,
-    /// `None` while a worker is being opened.
-    running: Mutex<BTreeMap<WorkerName, Option<WorkerHandle>>>,
+    running: Mutex<Running>,
+}
+
+#[derive(Default)]
+struct Running {
+    /// By name; `None` while a worker is being opened.
+    workers: BTreeMap<WorkerName, Option<WorkerHandle>>,
+    /// Nothing starts any more.
+    is_draining: bool,
 }
 
 /// How the workers are, in short.
@@ -142,14 +187,17 @@ impl Workers {
     }
 
     /// Opens a worker and lets it work. `Invalid` for a specification that cannot run, and for a name that is taken
-    /// by a worker that has not stopped; else the ledger's errors.
+    /// by a worker that has not stopped; `Closed` once [`Workers::drain`] was called; else the ledger's errors.
     pub async fn start(&self, spec: WorkerSpec) -> Result<WorkerHandle, PortError> {
         spec.validate()?;
         let place = self.reserve(&spec.name)?;
         let handle = self.open(spec).await?;
-        self.running().insert(handle.name().clone(), Some(handle.clone()));
-        place.keep();
-        Ok(handle)
+        if place.fill(&handle) {
+            return Ok(handle);
+        }
+        // The drain began while the worker was being opened, and did not see it.
+        handle.drain(Instant::now()).await?;
+        Err(draining())
     }
 
     async fn open(&self, spec: WorkerSpec) -> Result<WorkerHandle, PortError> {
@@ -197,7 +245,10 @@ impl Workers {
 
     fn reserve(&self, name: &WorkerName) -> Result<Place<'_>, PortError> {
         let mut running = self.running();
-        let is_free = match running.get(name) {
+        if running.is_draining {
+            return Err(draining());
+        }
+        let is_free = match running.workers.get(name) {
             None => true,
             Some(None) => false,
             Some(Some(handle)) => {
@@ -207,23 +258,24 @@ impl Workers {
         if !is_free {
             return Err(PortError::new(Kind::Invalid, format!("there is a worker `{name}` already")));
         }
-        running.insert(name.clone(), None);
+        running.workers.insert(name.clone(), None);
         Ok(Place { workers: self, name: Some(name.clone()) })
     }
 
     /// All workers, by name.
     pub fn handles(&self) -> Vec<WorkerHandle> {
-        self.running().values().flatten().cloned().collect()
+        self.running().workers.values().flatten().cloned().collect()
     }
 
     /// One worker.
     pub fn get(&self, name: &str) -> Option<WorkerHandle> {
-        self.running().get(name).cloned().flatten()
+        self.running().workers.get(name).cloned().flatten()
     }
 
     /// Stops all workers at once: nothing new begins, what runs may finish until the deadline, the rest is given back
-    /// uncounted. A worker that has stopped or failed before is left out.
+    /// uncounted. A worker that has stopped or failed before is left out. No worker can be started afterwards.
     pub async fn drain(&self, deadline: Instant) -> Vec<DrainResult> {
+        self.running().is_draining = true;
         let handles = self.handles();
         let drains = handles.iter().map(|handle| async move {
             match handle.drain(deadline).await {
@@ -250,7 +302,7 @@ impl Workers {
         WorkersHealth { degraded: degraded.collect(), health: failure.map_or(Health::Ready, Health::Failed) }
     }
 
-    fn running(&self) -> MutexGuard<'_, BTreeMap<WorkerName, Option<WorkerHandle>>> {
+    fn running(&self) -> MutexGuard<'_, Running> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -268,17 +320,28 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    fn keep(mut self) {
+    /// Gives the place to its worker. False when nothing is to start any more.
+    fn fill(mut self, handle: &WorkerHandle) -> bool {
+        let mut running = self.workers.running();
+        if running.is_draining {
+            return false;
+        }
+        running.workers.insert(handle.name().clone(), Some(handle.clone()));
         self.name = None;
+        true
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         if let Some(name) = &self.name {
-            self.workers.running().remove(name);
+            self.workers.running().workers.remove(name);
         }
     }
+}
+
+fn draining() -> PortError {
+    PortError::new(Kind::Closed, "the workers are being stopped; none can be started")
 }
 
 /// Why a worker does not deliver normally.

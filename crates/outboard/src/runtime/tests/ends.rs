@@ -81,6 +81,8 @@ async fn all_workers_drain_at_once() {
     assert!(began.elapsed() <= SECOND);
     assert_eq!(results.len(), 3);
     assert!(world.workers.drain(began).await.is_empty(), "a second time there is nothing to do");
+    let error = world.workers.start(spec(two_at_once(), slow(&seen))).await.unwrap_err();
+    assert_eq!(error.kind, outboard_core::Kind::Closed);
 }
 
 #[tokio::test(start_paused = true)]

@@ -181,3 +181,19 @@ async fn specifications_that_cannot_run_are_refused() {
     handle.drain(tokio::time::Instant::now()).await.unwrap();
     world.start(Policy::default(), done()).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attempts_that_compute_use_several_cores() {
+    let world = World::new().await;
+    world.append(2).await;
+    let meeting = Arc::new(std::sync::Barrier::new(2));
+    // Neither lets go of its thread before the other has come: alone on one thread they would wait for ever.
+    let handler = Scripted(move |_| {
+        meeting.wait();
+        async { Ok(Done) }
+    });
+    let handle = world.start(Policy { concurrency: 2, ..Policy::default() }, handler).await;
+    while handle.info().counters.handled < 2 {
+        tokio::task::yield_now().await;
+    }
+}
