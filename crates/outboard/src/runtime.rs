@@ -1,6 +1,6 @@
 //! The one worker runtime: it takes deliveries from a [`Consumer`], runs the handler and settles what it says.
 //!
-//! One task per worker owns everything and decides everything ([`Runtime::run`]); each attempt runs in a task of its
+//! One task per worker owns everything and decides everything (`Runtime::run`); each attempt runs in a task of its
 //! own and reports back over one bounded channel. Nothing ticks: the loop sleeps until a message comes, an attempt
 //! ends, somebody calls, or a probe is due.
 
