@@ -179,7 +179,10 @@ pub(crate) fn read(
             chain = Some(Chain::begin(row));
             return Ok(true);
         };
-        chain.verify(row)?;
+        if let Err(problem) = chain.verify(row) {
+            // What comes before it is good: the next read begins here and tells.
+            return if page.next > after { Ok(false) } else { Err(problem) };
+        }
         let kind = builder.kind(row.fields.kind)?;
         if filter.takes(&kind) {
             bytes += row.fields.payload.len();

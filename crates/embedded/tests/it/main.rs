@@ -1,6 +1,15 @@
-//! What an embedded log promises.
+//! What an embedded log promises beyond the suites of core's ports.
 
 mod support;
 
 mod append;
+mod commit;
+mod crash;
+mod idempotency;
 mod ledger;
+mod readers;
+mod wake;
+
+mod directory;
+mod full;
+mod spoiled;

@@ -7,7 +7,7 @@ use outboard_core::{
     ledger::{OpenWorker, Opened, Start, Unit, UnitResult},
     log::{Append, Appended, Limit},
 };
-use outboard_embedded::{Embedded, Options};
+use outboard_embedded::{Embedded, MemoryDisk, Options, format::DATABASE};
 
 /// A log in this directory with the default options.
 pub(crate) async fn open(directory: &Path) -> Embedded {
@@ -52,4 +52,15 @@ pub(crate) async fn hold(log: &Embedded, worker: &str) -> Opened {
 /// Commits one unit.
 pub(crate) async fn commit(log: &Embedded, unit: Unit) -> UnitResult {
     log.commit(vec![unit]).await.expect("commits").remove(0)
+}
+
+/// A log on this disk with the default options.
+pub(crate) async fn remember(disk: &MemoryDisk) -> Embedded {
+    Embedded::memory(disk, Options::default()).await.expect("the disk opens")
+}
+
+/// Runs SQL behind the log's back.
+pub(crate) fn spoil(directory: &Path, sql: &str) {
+    let connection = rusqlite::Connection::open(directory.join(DATABASE)).expect("the database opens");
+    connection.execute_batch(sql).expect("the statement runs");
 }

@@ -1,0 +1,111 @@
+//! Group commit: what waits together commits together.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use outboard_core::{
+    Kind, Ledger, Log, Position,
+    ledger::{Guard, KeyWrite, Unit, UnitResult},
+    log::Append,
+};
+use outboard_embedded::{Embedded, MemoryDisk, Options};
+
+use crate::support::{append, commit, hold, message, remember};
+
+#[tokio::test]
+async fn what_waits_together_is_one_transaction() {
+    let log = remember(&MemoryDisk::new().unwrap()).await;
+    append(&log, "a/one", 1).await;
+    let before = log.stats().commits;
+    // The writer is a task of this thread: it runs when these are awaited.
+    let waits: Vec<_> = (0..50).map(|number| log.append(vec![message("a/one", number)].into())).collect();
+    assert_eq!(log.stats().queued_messages, 50);
+    let firsts: Vec<u64> = join_all(waits).await.into_iter().map(|got| got.unwrap().first.0).collect();
+    assert_eq!(firsts, (2..52).collect::<Vec<_>>(), "in the order in which they were made");
+    assert_eq!(log.stats().commits - before, 1);
+}
+
+#[tokio::test]
+async fn a_transaction_has_limits_and_so_has_the_queue() {
+    let options = Options { batch_messages: 10, queue_messages: 30, ..Options::default() };
+    let log = Embedded::memory(&MemoryDisk::new().unwrap(), options).await.unwrap();
+    let waits: Vec<_> = (0..40).map(|number| log.append(vec![message("a/one", number)].into())).collect();
+    let answers = join_all(waits).await;
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 30);
+    assert!(answers[30..].iter().all(|answer| answer.as_ref().unwrap_err().kind == Kind::Full));
+    assert_eq!((log.stats().commits, log.stats().refused_appends), (3, 10));
+    assert_eq!(*log.tip().borrow(), Position(30));
+}
+
+#[tokio::test]
+async fn an_append_that_nobody_waits_for_is_kept() {
+    let log = remember(&MemoryDisk::new().unwrap()).await;
+    drop(log.append(vec![message("a/one", 1)].into()));
+    assert_eq!(append(&log, "a/one", 1).await.first, Position(2));
+}
+
+#[tokio::test]
+async fn one_row_is_written_for_each_worker_touched() {
+    let disk = MemoryDisk::new().unwrap();
+    let log = remember(&disk).await;
+    append(&log, "a/one", 100).await;
+    hold(&log, "w").await;
+    hold(&log, "v").await;
+    let changes = || disk.connection().lock().unwrap().total_changes();
+    let before = changes();
+    let units = (1..=50).flat_map(|position| {
+        let done = vec![(Position(position), Position(position))];
+        ["w", "v"].map(|worker| Unit { done: done.clone(), ..Unit::of(worker.into(), 1) })
+    });
+    log.commit(units.collect()).await.unwrap();
+    assert_eq!(changes() - before, 2);
+    assert_eq!(log.workers().await.unwrap()[0].low, Position(50));
+}
+
+#[tokio::test]
+async fn impossible_done_marks_are_refused_with_everything_beside_them() {
+    let log = remember(&MemoryDisk::new().unwrap()).await;
+    append(&log, "a/one", 3).await;
+    hold(&log, "w").await;
+    let done = |to| Unit { done: vec![(Position(2), Position(to))], ..Unit::of("w".into(), 1) };
+    let error = log.commit(vec![done(3), done(4)]).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Invalid, "position 4 is not in the log");
+    assert_eq!(log.workers().await.unwrap()[0].done_above, 0);
+    assert_eq!(commit(&log, done(3)).await, UnitResult::Applied(None));
+}
+
+#[tokio::test]
+async fn a_key_s_versions_never_come_again() {
+    let log = remember(&MemoryDisk::new().unwrap()).await;
+    hold(&log, "w").await;
+    let write = |write| Unit { writes: vec![write], ..Unit::of("w".into(), 1) };
+    let name: Arc<str> = "k".into();
+    commit(&log, write(KeyWrite::Set(name.clone(), "a".into()))).await;
+    let first = log.keys("w".into(), vec![name.clone()]).await.unwrap().remove(0).version;
+    commit(&log, write(KeyWrite::Delete(name.clone()))).await;
+    assert_eq!(log.keys("w".into(), vec![name.clone()]).await.unwrap().remove(0).version, 0);
+    commit(&log, write(KeyWrite::Set(name.clone(), "a".into()))).await;
+    let stale =
+        Unit { guards: vec![Guard::Version(name.clone(), first)], ..write(KeyWrite::Delete(name.clone())) };
+    assert_eq!(commit(&log, stale).await, UnitResult::Conflict);
+    let not_a_number = Unit {
+        writes: vec![KeyWrite::Set("other".into(), "b".into()), KeyWrite::Add(name, 1)],
+        ..Unit::of("w".into(), 1)
+    };
+    assert_eq!(commit(&log, not_a_number).await, UnitResult::Conflict);
+    let other = log.keys("w".into(), vec!["other".into()]).await.unwrap().remove(0);
+    assert_eq!(other.value, None, "nothing of a unit in conflict is written");
+}
+
+#[tokio::test]
+async fn a_log_that_fails_says_so_and_takes_nothing_more() {
+    let disk = MemoryDisk::new().unwrap();
+    let log = remember(&disk).await;
+    append(&log, "a/one", 1).await;
+    disk.connection().lock().unwrap().execute_batch("DROP TABLE messages").unwrap();
+    let error = log.append(Append::from(vec![message("a/one", 2)])).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Unknown, "{error}");
+    assert!(matches!(&*log.health().borrow(), outboard_core::Health::Failed(_)));
+    assert_eq!(log.append(vec![message("a/one", 2)].into()).await.unwrap_err().kind, Kind::Closed);
+    assert_eq!(log.commit(vec![Unit::of("w".into(), 1)]).await.unwrap_err().kind, Kind::Closed);
+}
