@@ -15,11 +15,11 @@ use crate::{
 
 /// The fenced blocks of README.md in this language, in order.
 fn blocks(language: &str) -> Vec<String> {
-    let readme =
-        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md")).unwrap();
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md"))
+        .expect("the README can be read");
     let fence = format!("\n```{language}\n");
     let fenced = readme.split(&fence).skip(1);
-    fenced.map(|rest| rest.split_once("```").unwrap().0.to_owned()).collect()
+    fenced.map(|rest| rest.split_once("```").expect("every fence is closed").0.to_owned()).collect()
 }
 
 /// Runs the lines of a block that begin with `$`, and compares what they print with the line that follows.
@@ -28,8 +28,9 @@ fn try_out(block: &str, server: &Server) {
     while let Some(line) = lines.next() {
         let printed = line.strip_prefix("$ ").unwrap_or_else(|| panic!("no command: {line}"));
         let command = printed.replace("127.0.0.1:8085", &server.address);
-        let output = Command::new("sh").args(["-c", &command]).output().unwrap();
-        let (found, expected) = (text(&output.stdout), lines.next().unwrap());
+        let output = Command::new("sh").args(["-c", &command]).output().expect("a shell runs");
+        let (found, expected) =
+            (text(&output.stdout), lines.next().expect("every command is followed by what it prints"));
         assert!(
             fits(&found, expected),
             "{printed}\nprinted {found}\ninstead {expected}\n{}",
@@ -38,8 +39,11 @@ fn try_out(block: &str, server: &Server) {
         // What follows shows the command handled.
         server.wait_until("nothing is under way", |server| {
             let workers = server.get("/workers").json();
-            let lags =
-                workers["workers"].as_array().unwrap().iter().filter(|worker| worker["state"] == "running");
+            let lags = workers["workers"]
+                .as_array()
+                .expect("workers are a list")
+                .iter()
+                .filter(|worker| worker["state"] == "running");
             lags.into_iter().all(|worker| worker["lag"] == 0)
         });
     }
@@ -64,10 +68,10 @@ struct Receiver(Child);
 impl Receiver {
     fn start(directory: &Path, port: u16) -> Self {
         let script = blocks("python").remove(0).replace("3000", &port.to_string());
-        std::fs::write(directory.join("receiver.py"), script).unwrap();
+        std::fs::write(directory.join("receiver.py"), script).expect("the directory can be written");
         let mut command = Command::new("python3");
         command.arg("receiver.py").current_dir(directory).stdout(Stdio::piped()).stderr(Stdio::null());
-        let receiver = Self(command.spawn().unwrap());
+        let receiver = Self(command.spawn().expect("python3 runs"));
         let deadline = Instant::now() + PATIENCE;
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(Instant::now() < deadline, "the receiver does not listen");
@@ -78,7 +82,9 @@ impl Receiver {
 
     fn line(&mut self) -> String {
         let mut line = String::new();
-        BufReader::new(self.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(self.0.stdout.as_mut().expect("it is piped"))
+            .read_line(&mut line)
+            .expect("the receiver prints text");
         line
     }
 }
