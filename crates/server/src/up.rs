@@ -53,11 +53,11 @@ async fn serve(
     };
     let workers = start_workers(config, storage).await?;
     let phase = Arc::new(Phase::default());
-    let listening = bound.address();
+    let (listening, metrics_url) = (bound.address(), metrics.as_ref().map(|port| url(port.address())));
     let api = Arc::new(api(config, started, storage, workers.clone(), phase.clone()));
     let servers = Servers::start(bound, metrics, api, connections, config.limits.read_timeout.0);
     let published = address::publish(&config.data_dir, &url(listening)).map_err(Exit::failure)?;
-    announce(&url(listening), &config.data_dir, started);
+    announce(&url(listening), metrics_url.as_deref(), &config.data_dir, started);
 
     let mut health = storage.health();
     let failed = health.wait_for(|health| matches!(health, Health::Failed(_)));
@@ -190,7 +190,7 @@ fn url(address: SocketAddr) -> String {
     format!("http://{}", SocketAddr::new(host, address.port()))
 }
 
-fn announce(url: &str, directory: &Path, started: Instant) {
+fn announce(url: &str, metrics: Option<&str>, directory: &Path, started: Instant) {
     let millis = started.elapsed().as_millis();
     if output::is_watched() {
         output::notice(format_args!(
@@ -198,7 +198,7 @@ fn announce(url: &str, directory: &Path, started: Instant) {
             directory.display()
         ));
     } else {
-        tracing::info!(url, directory = %directory.display(), start_ms = millis, "listening");
+        tracing::info!(url, metrics, directory = %directory.display(), start_ms = millis, "listening");
     }
 }
 
@@ -214,12 +214,7 @@ fn open_files(limits: &Limits) -> usize {
         .map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
     let most = files - files / 4;
     if wanted > most {
-        tracing::warn!(
-            wanted,
-            most,
-            files,
-            "fewer connections than configured: raise the limit of open files"
-        );
+        tracing::debug!(wanted, most, files, "fewer connections than configured, by the limit of open files");
     }
     wanted.min(most)
 }

@@ -1,0 +1,132 @@
+//! Wrong flags, variables and configuration keys: exit 64, the key named, before anything binds or is made.
+
+use serde_json::Value;
+
+use crate::harness::{outboard, run, text};
+
+/// Runs `up` and expects it to refuse.
+fn refused(arguments: &[&str], variables: &[(&str, &str)], config: Option<&str>, parts: &[&str]) {
+    let directory = tempfile::tempdir().unwrap();
+    if let Some(config) = config {
+        std::fs::write(directory.path().join("config.yaml"), config).unwrap();
+    }
+    let mut command = outboard(directory.path());
+    let output = command.args(arguments).envs(variables.iter().copied()).output().unwrap();
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{arguments:?} {variables:?} {config:?}: {told}");
+    for part in parts {
+        assert!(
+            told.contains(part),
+            "{arguments:?} {variables:?} {config:?} says {told:?}, which lacks {part:?}"
+        );
+    }
+    assert!(!told.contains("panicked"), "{told}");
+    assert!(
+        !directory.path().join("outboard-data").exists(),
+        "nothing is made before the configuration is known to be good"
+    );
+}
+
+#[test]
+fn every_flag_says_what_is_wrong_with_it() {
+    let cases: &[(&[&str], &[&str])] = &[
+        (&[], &["Usage"]),
+        (&["down"], &["down"]),
+        (&["up", "--prot", "1"], &["--prot", "--port"]),
+        (&["up", "extra"], &["extra"]),
+        (&["up", "--port", "x"], &["`api.port`", "--port", "`x`", "65535"]),
+        (&["up", "--port", "65536"], &["`api.port`", "`65536`"]),
+        (&["up", "--port"], &["--port"]),
+        (&["up", "--host", "example.org"], &["`host`", "--host", "`example.org`", "127.0.0.1"]),
+        (&["up", "--data-dir", ""], &["`data_dir`", "--data-dir", "is empty"]),
+        (&["up", "--log-level", "loud"], &["`log_level`", "--log-level", "loud", "debug"]),
+        (&["up", "--config", "missing.yaml"], &["missing.yaml", "cannot be read"]),
+        (&["up", "--config", "/"], &["is not a file"]),
+        (&["up", "--forward", "ftp://h/"], &["--forward", "http"]),
+        (&["up", "--forward", "http://u:hunter2@h/"], &["--forward", "user name"]),
+        (&["submit", "orders/x"], &["PAYLOAD"]),
+        (&["submit", "orders/x", "{", "--url", "http://127.0.0.1:1"], &["not JSON"]),
+        (&["submit", "orders/x", "1", "--url", "127.0.0.1"], &["--url", "http"]),
+        (
+            &["submit", "orders/x", "1", "--url", "http://127.0.0.1:1", "--header", "x"],
+            &["--header", "NAME=VALUE"],
+        ),
+        (&["log"], &["verify"]),
+        (&["bench", "fill"], &["--data-dir"]),
+        (&["bench", "fill", "--data-dir", "x", "--messages", "1", "--parked", "2"], &["--parked"]),
+    ];
+    for (arguments, parts) in cases {
+        refused(arguments, &[], None, parts);
+    }
+}
+
+#[test]
+fn a_role_that_is_not_built_is_named() {
+    for role in ["fleet", "chat", "broker", "balancer", "cache", "streams"] {
+        let (variable, config) =
+            (format!("OUTBOARD_{}__ENABLED", role.to_uppercase()), format!("{role}:\n  enabled: true\n"));
+        refused(
+            &["up"],
+            &[(&variable, "true")],
+            None,
+            &[&format!("`{role}.enabled`"), "does not have", &variable],
+        );
+        refused(&["up"], &[], Some(&config), &[&format!("`{role}.enabled`"), "config.yaml:2"]);
+    }
+}
+
+#[test]
+fn wrong_variables_are_named() {
+    let cases: &[(&str, &str, &[&str])] = &[
+        ("OUTBOARD_API__PROT", "1", &["OUTBOARD_API__PROT", "did you mean `OUTBOARD_API__PORT`?"]),
+        ("OUTBOARD_PORT", "1", &["`port`", "OUTBOARD_PORT"]),
+        ("OUTBOARD_API__PORT", "http", &["`api.port`", "OUTBOARD_API__PORT", "`http`"]),
+        ("OUTBOARD_API", "8085", &["`api`", "section"]),
+        ("OUTBOARD_", "1", &["is not a key"]),
+        ("OUTBOARD_CONFIG", "missing.yaml", &["missing.yaml"]),
+        ("OUTBOARD_WORKERS", "[{]", &["`workers`", "is not YAML"]),
+        ("OUTBOARD_WORKERS__0__URL", "http://h/", &["`workers[0].", "is missing"]),
+    ];
+    for (name, value, parts) in cases {
+        refused(&["up"], &[(name, value)], None, parts);
+    }
+}
+
+/// Every key with a scalar, as a path of names.
+fn leaves(value: &Value, path: &str, found: &mut Vec<String>) {
+    match value {
+        Value::Object(entries) => {
+            for (key, inner) in entries {
+                leaves(inner, &if path.is_empty() { key.clone() } else { format!("{path}.{key}") }, found);
+            }
+        }
+        _ => found.push(path.to_owned()),
+    }
+}
+
+/// The configuration that sets one key.
+fn config_with(path: &str, value: &str) -> String {
+    let keys: Vec<&str> = path.split('.').collect();
+    let lines = keys.iter().enumerate().map(|(depth, key)| format!("{}{key}:", "  ".repeat(depth)));
+    format!("{} {value}\n", lines.collect::<Vec<_>>().join("\n"))
+}
+
+#[test]
+fn every_key_refuses_a_value_of_the_wrong_shape_and_every_section_an_unknown_key() {
+    let directory = tempfile::tempdir().unwrap();
+    let printed = run(directory.path(), &["config", "print", "--json"]);
+    let printed: Value = serde_json::from_slice(&printed.stdout).unwrap();
+    let mut keys = Vec::new();
+    leaves(&printed, "", &mut keys);
+    assert!(keys.len() > 30, "{keys:?}");
+    for key in &keys {
+        refused(&["up"], &[], Some(&config_with(key, "{a: [b]}")), &[&format!("`{key}"), "config.yaml:"]);
+        let unknown = format!("{key}x");
+        refused(
+            &["up"],
+            &[],
+            Some(&config_with(&unknown, "1")),
+            &[&format!("`{unknown}`"), "did you mean", &format!("`{key}`")],
+        );
+    }
+}

@@ -1,0 +1,16 @@
+//! The real binary, from outside: what a user, a host app and a signal see.
+
+#![allow(clippy::unwrap_used)] // A test that cannot go on fails.
+
+mod harness;
+mod http;
+mod receiver;
+
+mod api;
+mod bad_input;
+mod bad_usage;
+mod commands;
+mod connections;
+mod readme;
+mod shutdown;
+mod workers;

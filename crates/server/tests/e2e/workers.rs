@@ -1,0 +1,103 @@
+//! Forward workers: pausing, dead letters, and what readiness says of them.
+
+use serde_json::json;
+
+use crate::{
+    harness::{Server, Setup},
+    receiver::HostApp,
+};
+
+fn forward(app: &HostApp, more: &str) -> Server {
+    let config = format!("workers:\n- name: orders\n  types: ['orders/*']\n  url: {}\n{more}", app.url);
+    Server::with(Setup { config: &config, ..Setup::default() })
+}
+
+#[test]
+fn a_command_reaches_the_host_app() {
+    let app = HostApp::answering(204);
+    let server = Server::with(Setup { arguments: &["--forward", &app.url], ..Setup::default() });
+    let id = server.command("any/thing", r#"{"a":1}"#);
+    let message = app.next();
+    assert_eq!((&message["id"], &message["type"]), (&json!(id), &json!("any/thing")));
+    assert_eq!((&message["payload"], &message["attempt"]), (&json!({"a": 1}), &json!(1)));
+    server.wait_until("done", |server| server.state(id, "forward")["state"] == "done");
+}
+
+#[test]
+fn a_paused_worker_is_degraded_but_ready_and_stays_paused_after_a_restart() {
+    let app = HostApp::answering(200);
+    let directory = tempfile::tempdir().unwrap();
+    let config = format!("workers:\n- name: orders\n  types: ['orders/*']\n  url: {}\n", app.url);
+    let setup = Setup { config: &config, ..Setup::default() };
+    let mut server = Server::start_in(directory.path(), &setup);
+    assert_eq!(server.post("/workers/orders/pause", r#"{"reason":"deploy"}"#).status, 200);
+    server.stop();
+    let server = Server::start_in(directory.path(), &setup);
+    let ready = server.get("/readyz?verbose");
+    assert_eq!((ready.status, ready.json()["status"].clone()), (200, json!("degraded")));
+    assert_eq!(ready.json()["reasons"], json!([{"part": "worker orders", "reason": "paused: deploy"}]));
+    let id = server.command("orders/confirm", "1");
+    let workers = server.get("/workers").json();
+    assert_eq!(
+        (&workers["workers"][0]["state"], &workers["workers"][0]["lag"]),
+        (&json!("paused"), &json!(1))
+    );
+    assert_eq!(server.state(id, "orders")["state"], "pending");
+    assert_eq!(server.post("/workers/orders/resume", "").status, 200);
+    assert_eq!(app.next()["id"], json!(id));
+    assert_eq!(server.get("/readyz?verbose").json()["status"], "ready");
+    assert_eq!(server.post("/workers/nobody/pause", "").status, 404);
+    assert_eq!(server.post("/workers/nobody/resume", "").status, 404);
+}
+
+#[test]
+fn a_refused_message_is_a_dead_letter_until_it_is_retried() {
+    let app = HostApp::answering(400);
+    let server = forward(&app, "");
+    let id = server.command("orders/confirm", r#"{"order_id":7}"#);
+    server.wait_until("dead", |server| server.state(id, "orders")["state"] == "dead");
+    let dead = server.get("/dead").json();
+    let letter = &dead["dead"][0];
+    assert_eq!((&letter["message_id"], &letter["worker"]), (&json!(id), &json!("orders")));
+    assert!(letter["reason"].as_str().unwrap().contains("400"), "{letter}");
+    assert_eq!(server.get("/dead?worker=other").json()["dead"], json!([]));
+    app.answer(200);
+    let dead_id = letter["id"].as_u64().unwrap();
+    assert_eq!(server.post(&format!("/dead/{dead_id}/retry"), "").status, 200);
+    server.wait_until("done", |server| server.state(id, "orders")["state"] == "done");
+    assert_eq!(server.get("/dead").json()["dead"], json!([]));
+    assert_eq!(server.post(&format!("/dead/{dead_id}/retry"), "").status, 404);
+}
+
+#[test]
+fn an_app_that_is_gone_makes_the_server_degraded_but_not_unready() {
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = format!("workers:\n- name: orders\n  types: ['*']\n  url: http://{gone}/\n");
+    let server = Server::with(Setup { config: &config, ..Setup::default() });
+    for n in 0..10 {
+        server.command("orders/confirm", &n.to_string());
+    }
+    server.wait_until("an outage", |server| server.get("/workers").json()["workers"][0]["state"] == "outage");
+    let ready = server.get("/readyz?verbose");
+    assert_eq!((ready.status, ready.json()["status"].clone()), (200, json!("degraded")));
+    assert_eq!(server.metric(r#"outboard_worker_outage{worker="orders"}"#), Some(1.0));
+    server.command("orders/confirm", "11");
+}
+
+#[test]
+fn a_new_worker_begins_at_the_end_unless_told_otherwise() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut server = Server::start_in(directory.path(), &Setup::default());
+    let id = server.command("outboard/echo", "1");
+    server.stop();
+    let (app, late) = (HostApp::answering(200), HostApp::answering(200));
+    let config = format!(
+        "workers:\n- {{name: all, types: ['*'], url: '{}', from: beginning}}\n- {{name: late, types: ['*'], url: '{}'}}\n",
+        app.url, late.url
+    );
+    let server = Server::start_in(directory.path(), &Setup { config: &config, ..Setup::default() });
+    assert_eq!(app.next()["id"], json!(id));
+    let next = server.command("outboard/echo", "2");
+    assert_eq!(late.next()["id"], json!(next));
+    assert_eq!(server.state(id, "late")["state"], "before");
+}
