@@ -71,7 +71,12 @@ pub enum AppError {
 
 impl App {
     /// An app on ports that somebody else has opened, and closes after the app has shut down.
-    pub fn on(log: Arc<dyn Log>, ledger: Arc<dyn Ledger>, clock: Arc<dyn Clock>, faults: Faults) -> Self {
+    pub fn with_ports(
+        log: Arc<dyn Log>,
+        ledger: Arc<dyn Ledger>,
+        clock: Arc<dyn Clock>,
+        faults: Faults,
+    ) -> Self {
         Self {
             log,
             ledger,

@@ -35,6 +35,6 @@ impl App {
     /// An app that closes its storage when it shuts down.
     fn owning(store: Embedded, clock: Arc<dyn Clock>) -> Self {
         let ports = Arc::new(store.clone());
-        Self { store: Some(store), ..Self::on(ports.clone(), ports, clock, Faults::none()) }
+        Self { store: Some(store), ..Self::with_ports(ports.clone(), ports, clock, Faults::none()) }
     }
 }

@@ -1,46 +1,55 @@
 //! One command after the other through the application's states, and the way back after a failed commit.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
     task::{Context, Poll},
 };
 
-use outboard_core::{Fut, Kind, Log, PortError, Position, TypeSet, log::Appended, pattern::TypePattern};
-use tokio::{runtime::Handle, sync::watch};
+use outboard_core::{
+    Fut, Kind, Log, Message, PortError, Position, TypeSet, log::Appended, pattern::TypePattern,
+};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::app_state::{Rebuild, Route};
 use crate::replay::replay;
+
+/// At most so many commands are applied and not answered by the log.
+const UNANSWERED: usize = 8_192;
 
 /// The lock under which commands are validated, enqueued and applied, and the count of what was applied.
 pub(crate) struct Gate {
     log: Arc<dyn Log>,
     states: Vec<Arc<dyn Rebuild>>,
     routes: BTreeMap<&'static str, Route>,
-    turn: Arc<tokio::sync::Mutex<()>>,
-    progress: Mutex<Progress>,
-    settled: watch::Sender<Settled>,
-    /// Where appends are awaited whose caller went away.
-    runtime: Handle,
+    turn: tokio::sync::Mutex<()>,
+    /// Commands applied, in all; counted before the states change.
+    applied: AtomicU64,
+    settled: Arc<watch::Sender<Settled>>,
+    unanswered: mpsc::Sender<Unanswered>,
 }
 
-/// The right to validate and apply; nobody else does meanwhile.
-pub(crate) type Turn = tokio::sync::OwnedMutexGuard<()>;
+/// The right to validate and apply: nobody else does meanwhile, and there is room for one more to be answered.
+pub(crate) struct Turn<'a> {
+    _turn: tokio::sync::MutexGuard<'a, ()>,
+    room: mpsc::Permit<'a, Unanswered>,
+}
 
-#[derive(Default)]
-struct Progress {
-    /// Commands applied, in all.
-    applied: u64,
-    /// For each applied command after `Settled::through`: whether its append has answered.
-    answered: VecDeque<bool>,
+/// A command that is applied, with its append.
+struct Unanswered {
+    ticket: Fut<'static, Appended>,
+    caller: oneshot::Sender<Result<Appended, PortError>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Settled {
+    /// So many applied commands have an answer from the log.
+    through: u64,
     /// The last position that an append answered with.
     last: Position,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Settled {
-    /// So many applied commands have an answer from the log, without a gap.
-    through: u64,
     /// Changes with every failed commit and every rebuild.
     generation: u64,
     /// The states hold something that is not in the log.
@@ -48,20 +57,25 @@ struct Settled {
 }
 
 impl Gate {
-    /// A gate whose states are still to be built: the first turn does it.
+    /// A gate whose states are still to be built: the first turn does it. Needs a tokio runtime.
     pub(crate) fn new(
         log: Arc<dyn Log>,
         states: Vec<Arc<dyn Rebuild>>,
         routes: BTreeMap<&'static str, Route>,
     ) -> Arc<Self> {
+        let before = Settled { through: 0, last: Position::START, generation: 0, broken: true };
+        let settled = Arc::new(watch::Sender::new(before));
+        let (unanswered, receiver) = mpsc::channel(UNANSWERED);
+        // Ends when the gate is gone and everything is answered.
+        tokio::spawn(answer_all(receiver, settled.clone()));
         Arc::new(Self {
             log,
             states,
             routes,
-            turn: Arc::default(),
-            progress: Mutex::default(),
-            settled: watch::Sender::new(Settled { broken: true, ..Settled::default() }),
-            runtime: Handle::current(),
+            turn: tokio::sync::Mutex::default(),
+            applied: AtomicU64::new(0),
+            settled,
+            unanswered,
         })
     }
 
@@ -74,12 +88,14 @@ impl Gate {
     }
 
     /// Waits for the turn; the states are as the log says plus what was applied since.
-    pub(crate) async fn enter(&self) -> Result<Turn, PortError> {
-        let turn = self.turn.clone().lock_owned().await;
+    pub(crate) async fn enter(&self) -> Result<Turn<'_>, PortError> {
+        let gone = |_| PortError::new(Kind::Closed, "the executor's answering task has ended");
+        let room = self.unanswered.reserve().await.map_err(gone)?;
+        let turn = self.turn.lock().await;
         if self.settled.borrow().broken {
             self.rebuild().await?;
         }
-        Ok(turn)
+        Ok(Turn { _turn: turn, room })
     }
 
     /// A number to tell by whether the states were rebuilt since.
@@ -87,17 +103,27 @@ impl Gate {
         self.settled.borrow().generation
     }
 
-    /// Counts a command as applied that is about to be. Only in a turn.
-    pub(crate) fn begin(self: &Arc<Self>, ticket: Fut<'static, Appended>) -> Pending {
-        let mut progress = self.lock();
-        progress.applied += 1;
-        progress.answered.push_back(false);
-        Pending { gate: self.clone(), number: progress.applied, ticket: Some(ticket) }
+    /// Applies a command that is enqueued, and ends the turn. The caller's answer follows the log's.
+    pub(crate) fn apply(
+        &self,
+        turn: Turn<'_>,
+        route: &Route,
+        command: &dyn std::any::Any,
+        ticket: Fut<'static, Appended>,
+    ) -> oneshot::Receiver<Result<Appended, PortError>> {
+        let (caller, answer) = oneshot::channel();
+        self.applied.fetch_add(1, SeqCst);
+        if !route.apply(command) {
+            tracing::error!(command = route.name, "`apply` panicked: the states are rebuilt from the log");
+            breaks(&self.settled);
+        }
+        turn.room.send(Unanswered { ticket, caller });
+        answer
     }
 
     /// Waits until all that was applied by now is durable. False when a commit has failed since `generation`.
     pub(crate) async fn durable(&self, generation: u64) -> bool {
-        let applied = self.lock().applied;
+        let applied = self.applied.load(SeqCst);
         let mut settled = self.settled.subscribe();
         let state = settled
             .wait_for(|now| now.through >= applied || now.broken || now.generation != generation)
@@ -121,22 +147,14 @@ impl Gate {
         }
     }
 
-    /// The states are not what the log says: the next turn rebuilds them.
-    pub(crate) fn breaks(&self) {
-        self.settled.send_modify(|settled| {
-            settled.broken = true;
-            settled.generation += 1;
-        });
-    }
-
     /// Builds the states from the log. Only in a turn, so that nothing is applied meanwhile.
     async fn rebuild(&self) -> Result<(), PortError> {
-        let applied = self.lock().applied;
+        let applied = self.applied.load(SeqCst);
         let mut settled = self.settled.subscribe();
         // What is still under way may or may not come to be in the log.
         let _ = settled.wait_for(|now| now.through >= applied).await;
         self.states.iter().for_each(|state| state.reset());
-        let to = (*self.log.tip().borrow()).max(self.lock().last);
+        let to = (*self.log.tip().borrow()).max(self.settled.borrow().last);
         let routes = self.routes.values().filter(|route| route.applies());
         let types: TypeSet = routes.map(|route| TypePattern::Exact(route.name.into())).collect();
         if !types.patterns().is_empty() {
@@ -158,7 +176,7 @@ impl Gate {
         Ok(())
     }
 
-    fn reapply(&self, message: &outboard_core::Message) -> Result<(), PortError> {
+    fn reapply(&self, message: &Message) -> Result<(), PortError> {
         let Some(route) = self.routes.get(&*message.kind) else { return Ok(()) };
         let trouble = |what: String| {
             let text = format!("the state cannot be built: {what} message {} ({})", message.id, message.kind);
@@ -168,64 +186,31 @@ impl Gate {
             (route.decode)(&message.payload).map_err(|invalid| trouble(format!("{invalid}, in")))?;
         if route.apply(&*command) { Ok(()) } else { Err(trouble("`apply` panicked at".to_string())) }
     }
-
-    /// Takes an append's answer.
-    fn answered(&self, number: u64, answer: Result<Position, ()>) {
-        let mut progress = self.lock();
-        let settled = *self.settled.borrow();
-        let index =
-            usize::try_from(number - settled.through - 1).expect("the window holds what is in flight");
-        progress.answered[index] = true;
-        let mut through = settled.through;
-        while progress.answered.front() == Some(&true) {
-            progress.answered.pop_front();
-            through += 1;
-        }
-        if let Ok(position) = answer {
-            progress.last = progress.last.max(position);
-        }
-        self.settled.send_modify(|settled| {
-            settled.through = through;
-            if answer.is_err() {
-                settled.broken = true;
-                settled.generation += 1;
-            }
-        });
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Progress> {
-        // Changed by short sections that do not panic half-way.
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-/// An append under way whose command is applied. Its answer is taken even when nobody waits for it any more.
-pub(crate) struct Pending {
-    gate: Arc<Gate>,
-    number: u64,
-    ticket: Option<Fut<'static, Appended>>,
-}
-
-impl Pending {
-    /// Waits for the log. An error means that the states will be rebuilt.
-    pub(crate) async fn answer(mut self) -> Result<Appended, PortError> {
-        let ticket = self.ticket.as_mut().expect("a ticket is there until it has answered");
+/// Takes the log's answers, in the order in which the log gives them. A task of its own, so that nothing depends on
+/// callers who wait for something else first or who went away.
+async fn answer_all(mut unanswered: mpsc::Receiver<Unanswered>, settled: Arc<watch::Sender<Settled>>) {
+    while let Some(Unanswered { ticket, caller }) = unanswered.recv().await {
         let answer = ticket.await;
-        self.ticket = None;
-        self.gate.answered(self.number, answer.as_ref().map(Appended::last).map_err(|_| ()));
-        answer
+        if answer.is_err() {
+            breaks(&settled);
+        }
+        settled.send_modify(|settled| {
+            settled.through += 1;
+            settled.last = settled.last.max(answer.as_ref().map_or(Position::START, Appended::last));
+        });
+        // A caller that went away needs no answer.
+        let _ = caller.send(answer);
     }
 }
 
-impl Drop for Pending {
-    fn drop(&mut self) {
-        let Some(ticket) = self.ticket.take() else { return };
-        let (gate, number) = (self.gate.clone(), self.number);
-        gate.runtime.clone().spawn(async move {
-            let answer = ticket.await;
-            gate.answered(number, answer.as_ref().map(Appended::last).map_err(|_| ()));
-        });
-    }
+/// The states are not what the log says: the next turn rebuilds them.
+fn breaks(settled: &watch::Sender<Settled>) {
+    settled.send_modify(|settled| {
+        settled.broken = true;
+        settled.generation += 1;
+    });
 }
 
 /// Polls once, so that an append that is refused at once is known before anything is applied. The log wakes nobody for

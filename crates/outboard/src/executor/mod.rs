@@ -163,19 +163,17 @@ impl Executor {
         let gate = &self.0.gate;
         let route = gate.route(&message.kind).expect("a command that touches a state has a route");
         let (turn, command) = self.validated(command, route).await?;
-        // From here to `drop` nothing awaits: the order in the log is the order in which the states change.
+        // From here to `apply` nothing awaits: the order in the log is the order in which the states change.
         let mut ticket = self.0.log.append(vec![message].into());
         match poll_once(&mut ticket) {
             Some(Err(error)) => return Err(error.into()),
             Some(Ok(appended)) => ticket = Box::pin(std::future::ready(Ok(appended))),
             None => {}
         }
-        let pending = gate.begin(ticket);
-        if !route.apply(&*command) {
-            gate.breaks();
-        }
-        drop(turn);
-        Ok(pending.answer().await?)
+        let answer = gate.apply(turn, route, &*command, ticket);
+        let lost =
+            || PortError::new(Kind::Unknown, "the answer was lost: the command may have been appended");
+        Ok(answer.await.unwrap_or_else(|_| Err(lost()))?)
     }
 
     /// A turn in which the states take the command.
@@ -186,7 +184,7 @@ impl Executor {
         &self,
         command: Box<dyn Any + Send>,
         route: &Route,
-    ) -> Result<(Turn, Box<dyn Any + Send>), ExecuteError> {
+    ) -> Result<(Turn<'_>, Box<dyn Any + Send>), ExecuteError> {
         let gate = &self.0.gate;
         loop {
             let turn = gate.enter().await?;

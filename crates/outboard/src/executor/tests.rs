@@ -64,7 +64,7 @@ async fn started(disk: &MemoryDisk, build: impl FnOnce(App) -> App) -> Result<Ru
     let clock: Arc<dyn Clock> = system_clock();
     let store = Embedded::memory(disk, Options { clock: clock.clone(), ..Options::default() }).await?;
     let ports = Arc::new(store);
-    build(App::on(ports.clone(), ports, clock, Faults::none())).start().await
+    build(App::with_ports(ports.clone(), ports, clock, Faults::none())).start().await
 }
 
 /// From now on the database cannot grow.
@@ -173,6 +173,19 @@ async fn a_caller_that_goes_away_leaves_the_state_right() -> anyhow::Result<()> 
     }
     assert_eq!(state.read(|names| names.len()).await?, 1);
     assert_eq!(*running.log().tip().borrow(), Position(1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_caller_that_waits_for_something_else_first_holds_nobody_up() -> anyhow::Result<()> {
+    let disk = MemoryDisk::new()?;
+    let state = names();
+    let running = started(&disk, |app| app.state(&state)).await?;
+    let mut unpolled = Box::pin(running.executor().execute(Claim::light("ada")));
+    assert!(futures_util::poll!(&mut unpolled).is_pending());
+    assert_eq!(state.read(|names| names.len()).await?, 1);
+    running.executor().execute(Claim::light("bob")).await?;
+    assert_eq!(unpolled.await?, Position(1));
     Ok(())
 }
 

@@ -38,7 +38,7 @@ async fn started(disk: &MemoryDisk, build: impl FnOnce(App) -> App) -> anyhow::R
     let clock: Arc<dyn Clock> = Arc::new(TokioClock::starting_at(Time::from_millis(1_800_000_000_000)));
     let store = Embedded::memory(disk, Options { clock: clock.clone(), ..Options::default() }).await?;
     let ports = Arc::new(store);
-    Ok(build(App::on(ports.clone(), ports, clock, Faults::none())).start().await?)
+    Ok(build(App::with_ports(ports.clone(), ports, clock, Faults::none())).start().await?)
 }
 
 async fn dead_letters(running: &Running) -> anyhow::Result<Vec<DeadLetter>> {
