@@ -85,7 +85,9 @@ fn hold_idle(address: &str) {
         }
         held.push(stream);
     }
-    writeln!(std::io::stdout(), "{count} idle connections are open").unwrap();
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{count} idle connections are open").unwrap();
+    drop(stdout);
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
 }
 
