@@ -27,6 +27,10 @@ pub trait Consumer: Send + Sync + fmt::Debug + 'static {
     /// A tag that is not claimed any more is ignored.
     fn settle(&self, settlement: Settlement) -> Ticket;
 
+    /// Says that a delivery is kept without running, as an outage does: a suspect is not charged for a crash then, and
+    /// the next one may run. It stays claimed; for others than suspects nothing changes.
+    fn hold(&self, tag: Tag);
+
     /// Takes back attempts that were counted by `RetryAfter`: so many for each message. They are due at once.
     fn give_back(&self, attempts: Vec<(Tag, u32)>);
 

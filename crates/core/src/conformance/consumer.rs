@@ -150,6 +150,33 @@ pub async fn three_crashes_bury_a_suspect(backend: &dyn Backend) {
     assert!(waits(consumer.next(1)).await);
 }
 
+/// And does not hold up the next one.
+pub async fn a_held_suspect_is_not_charged(backend: &dyn Backend) {
+    let ports = backend.open().await;
+    ports.append(&["a/a"; 2]).await;
+    let consumer = ports.consumer("w", 2).await;
+    take(&consumer, 2).await;
+    drop(consumer);
+    for _ in 0..4 {
+        let consumer = ports.consumer("w", 2).await;
+        let mut held = take(&consumer, 1).await;
+        assert!(held[0].suspect);
+        consumer.hold(held[0].tag);
+        held.extend(take(&consumer, 1).await);
+        assert!(held[1].suspect, "the lane is free");
+        let ticket = consumer.settle(Settlement {
+            tag: held[1].tag,
+            verdict: Verdict::Snooze { delay: Duration::ZERO },
+            effects: None,
+        });
+        let mut durable = consumer.durable();
+        soon(durable.wait_for(|durable| *durable >= ticket)).await.expect("the consumer lives");
+        drop(durable);
+    }
+    let _consumer = ports.consumer("w", 2).await;
+    assert!(dead_of(&ports).await.is_empty());
+}
+
 /// Crashes count only in a row.
 pub async fn a_completed_run_clears_a_suspect(backend: &dyn Backend) {
     let ports = backend.open().await;

@@ -104,6 +104,7 @@ macro_rules! conformance {
             consumer {
                 delivers_in_order, prefetch_bounds_what_is_unsettled, done_is_not_delivered_again,
                 a_crash_repeats_what_was_claimed_alone, three_crashes_bury_a_suspect, a_completed_run_clears_a_suspect,
+                a_held_suspect_is_not_charged,
                 a_retry_comes_back_counted, a_snooze_is_not_counted, a_return_is_not_counted,
                 a_dead_letter_can_come_back, a_cancelled_message_leaves_nothing, effects_commit_with_the_done_mark,
                 a_conflict_is_delivered_again_uncounted, a_scheduled_message_waits_for_its_time,

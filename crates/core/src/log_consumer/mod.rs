@@ -225,6 +225,12 @@ impl Consumer for LogConsumer {
         ticket
     }
 
+    fn hold(&self, tag: Tag) {
+        self.shared.lock().hold(tag);
+        self.shared.flush.notify_one();
+        self.shared.wake_next();
+    }
+
     fn give_back(&self, attempts: Vec<(Tag, u32)>) {
         self.shared.lock().give_back(attempts);
         self.shared.flush.notify_one();

@@ -77,11 +77,32 @@ impl State {
         self.pending += 1;
     }
 
-    /// Puts a returned message back where it is delivered from next. A suspect's crash count is kept, but what does
-    /// not run must not be charged for a crash.
+    /// Puts a returned message back where it is delivered from next; a suspect waits to run alone again.
     pub(super) fn give_up_claim(&mut self, held: Held) {
-        if self.suspect_running != Some(held.position()) {
+        self.set_aside(&held);
+        if held.crashes.is_some() {
+            self.suspects.push_front(held);
+        } else {
             self.returned.push_back(held);
+        }
+    }
+
+    /// The runtime keeps a delivery without running it.
+    pub(super) fn hold(&mut self, tag: Tag) {
+        let position = Position(tag.number);
+        if tag.epoch != self.epoch || self.suspect_running != Some(position) {
+            return;
+        }
+        if let Some(held) = self.claims.remove(&position) {
+            self.set_aside(&held);
+            self.claims.insert(position, held);
+        }
+    }
+
+    /// A suspect keeps its crashes, but what does not run must not be charged for one: its row says so, and the next
+    /// suspect may run.
+    fn set_aside(&mut self, held: &Held) {
+        if self.suspect_running != Some(held.position()) {
             return;
         }
         self.suspect_running = None;
@@ -93,7 +114,6 @@ impl State {
             crashes: held.crashes.unwrap_or(0),
             reason: "".into(),
         }));
-        self.suspects.push_front(held);
     }
 
     fn done(&mut self, held: Held, effects: Option<Box<Effects>>) {

@@ -81,6 +81,12 @@ impl Runtime {
     /// Tells the outage machine, if there is one, and does what it answers.
     pub(super) fn tell(&mut self, now: Instant, event: Event) {
         let Some(outage) = &mut self.outage else { return };
+        if let Event::Failed { delivery, .. } | Event::ProbeFailed { delivery, .. } = &event
+            && delivery.suspect
+            && outage.is_open()
+        {
+            self.consumer.hold(delivery.tag);
+        }
         match outage.on(now, event) {
             Reaction::Nothing => {}
             Reaction::Run(delivery) => self.hand.push_back(delivery),
@@ -98,6 +104,10 @@ impl Runtime {
         }
         count(&self.shared.tally.outages);
         if let Some(outage) = &mut self.outage {
+            self.hand
+                .iter()
+                .filter(|delivery| delivery.suspect)
+                .for_each(|held| self.consumer.hold(held.tag));
             outage.adopt(&mut self.hand);
             let reason = outage.open().map(|(reason, _)| reason.clone()).unwrap_or_default();
             tracing::warn!(worker = %self.shared.name, %reason, "the target is sick; only probes run");
