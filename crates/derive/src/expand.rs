@@ -71,3 +71,86 @@ fn field_rules(input: &DeriveInput, command: &CommandAttributes) -> Result<Vec<T
     }
     Ok(statements)
 }
+
+#[cfg(test)]
+mod tests {
+    use syn::parse_quote;
+
+    use super::*;
+
+    fn error(input: DeriveInput) -> String {
+        expand(&input).expect_err("it is refused").to_string()
+    }
+
+    #[test]
+    fn mistakes_are_told_with_their_mend() {
+        for (input, words) in [
+            (parse_quote! { struct A {} }, "a command needs a name: add `#[command(name ="),
+            (parse_quote! { #[command(name = "a/B")] struct A {} }, "contains `B`"),
+            (parse_quote! { #[command(name = "a/b", nam = "x")] struct A {} }, "unknown key"),
+            (parse_quote! { #[command(name = "a/b", name = "a/c")] struct A {} }, "given twice"),
+            (parse_quote! { #[command(name = 7)] struct A {} }, "expected string literal"),
+            (parse_quote! { #[command(name = "a/b")] union A { x: u8 } }, "a union cannot be a command"),
+            (
+                parse_quote! { #[command(name = "a/b")] struct A { #[command(minimum = 1)] x: u8 } },
+                "unknown rule: a field takes",
+            ),
+            (
+                parse_quote! { #[command(name = "a/b")] struct A { #[command(required, required)] x: u8 } },
+                "`required` is given twice",
+            ),
+            (
+                parse_quote! { #[command(name = "a/b")] struct A(#[command(required)] String); },
+                "a struct with named fields",
+            ),
+        ] {
+            let error = error(input);
+            assert!(error.contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn fields_go_by_their_names_in_json() -> Result<()> {
+        let input: DeriveInput = parse_quote! {
+            #[command(name = "a/b")]
+            #[serde(rename_all = "camelCase", default)]
+            struct A {
+                #[command(required)]
+                first_name: String,
+                #[command(required)]
+                #[serde(default, rename = "LAST", skip_serializing_if = "String::is_empty")]
+                last_name: String,
+                #[command(required)]
+                #[serde(rename(serialize = "out", deserialize = "in"))]
+                both: String,
+                #[command(required)]
+                r#type: String,
+            }
+        };
+        let code = expand(&input)?.to_string();
+        for name in ["firstName", "LAST", "in", "type"] {
+            assert!(code.contains(&format!("field (\"{name}\"")), "{name}: {code}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn the_first_paragraph_of_the_doc_comment_describes() -> Result<()> {
+        let input: DeriveInput = parse_quote! {
+            /// Confirms
+            /// an order.
+            ///
+            /// Much more.
+            #[command(name = "a/b")]
+            struct A {}
+        };
+        assert!(expand(&input)?.to_string().contains("\"Confirms an order.\""));
+        let input: DeriveInput = parse_quote! {
+            /// Not this.
+            #[command(name = "a/b", description = "This.")]
+            struct A {}
+        };
+        assert!(expand(&input)?.to_string().contains("\"This.\""));
+        Ok(())
+    }
+}

@@ -17,7 +17,7 @@ use proc_macro::TokenStream;
 /// `min_value = N` and `max_value = N`. Errors name fields as JSON does: `#[serde(rename = "...")]` and
 /// `#[serde(rename_all = "...")]` are followed.
 ///
-/// ```ignore
+/// ```text
 /// /// Confirms an order and tells the customer.
 /// #[derive(Command, Serialize, Deserialize)]
 /// #[command(name = "orders/confirm")]

@@ -47,6 +47,11 @@ use outboard_core::{NewMessage, pattern::MAX_TYPE_BYTES};
 /// #[command(name = "orders/confirm")]
 /// struct ConfirmOrder { #[command(minimum = 1)] order_id: u64 }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a command",
+    label = "not a command",
+    note = "add `#[derive(Command, Serialize, Deserialize)] #[command(name = \"feature/kebab-name\")]` to it"
+)]
 pub trait Command: Serialize + DeserializeOwned + Send + 'static {
     /// The type name, `feature/kebab-name`; what the log and the HTTP API know the command by.
     const NAME: &'static str;

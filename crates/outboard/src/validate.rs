@@ -192,6 +192,10 @@ impl<V: Bounded> FieldCheck<'_, V> {
 }
 
 /// Values with a length: characters of text, items of a collection, any of these in an `Option`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no length",
+    label = "`required`, `min_length` and `max_length` are rules for text, collections and options of them"
+)]
 pub trait Length {
     /// What is counted, for messages.
     const UNIT: &'static str;
@@ -248,6 +252,10 @@ impl<T: Length + ?Sized> Length for &T {
 }
 
 /// Numbers that can be compared with a bound, and any of these in an `Option`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a number",
+    label = "`min_value` and `max_value` are rules for numbers and options of them"
+)]
 pub trait Bounded {
     /// What bounds are written in.
     type Bound: PartialOrd + fmt::Display;

@@ -240,6 +240,17 @@ async fn replay_ends_where_an_unclean_stop_left_off() -> anyhow::Result<()> {
     assert_eq!(*second.replayed.lock().unwrap(), [Position(1), Position(3), Position(4)]);
     let fates = running.ledger().fates(Position(2)).await?;
     assert!(!matches!(fates[0].1, Fate::Done), "{fates:?}");
+    add(&running, 1).await?;
+    running.log().tip().wait_for(|tip| *tip >= Position(5)).await?;
+    while running.ledger().workers().await?[0].low < Position(5) {
+        tokio::task::yield_now().await;
+    }
+    drop(running);
+
+    // Now the second message has a row of its own, below the low-water mark, which no list of the ledger shows.
+    let third = Arc::new(Ledgered::default());
+    let _running = started(&disk, |app| app.worker(worker(&third))).await?;
+    assert_eq!(*third.replayed.lock().unwrap(), [Position(1), Position(3), Position(4), Position(5)]);
     Ok(())
 }
 
