@@ -39,10 +39,12 @@ pub(crate) struct Bound {
     address: SocketAddr,
 }
 
-/// Binds an address; port 0 takes a free port.
-pub(crate) async fn bind(address: SocketAddr) -> Result<Bound, String> {
+/// Binds an address; port 0 takes a free port. `key` is what configures the port, for the error.
+pub(crate) async fn bind(address: SocketAddr, key: &str) -> Result<Bound, String> {
     let told = |error| {
-        format!("cannot listen on {address}: {error}; free the port or configure another (0 takes any)")
+        format!(
+            "`{key}`: cannot listen on {address}: {error}; free the port or configure another, 0 takes any"
+        )
     };
     let listener = TcpListener::bind(address).await.map_err(told)?;
     let address = listener.local_addr().map_err(told)?;

@@ -46,9 +46,9 @@ async fn serve(
     connections: usize,
     mut signals: Signals,
 ) -> Result<(), Exit> {
-    let bound = serve::bind(config.api_address()).await.map_err(Exit::failure)?;
+    let bound = serve::bind(config.api_address(), "api.port").await.map_err(Exit::failure)?;
     let metrics = match config.metrics_address() {
-        Some(address) => Some(serve::bind(address).await.map_err(Exit::failure)?),
+        Some(address) => Some(serve::bind(address, "metrics.port").await.map_err(Exit::failure)?),
         None => None,
     };
     let workers = start_workers(config, storage).await?;

@@ -1,65 +1,56 @@
-//! Reading a whole log to check it.
+//! What `log verify` and `POST /log/verify` say.
 
 use std::path::Path;
 
-use outboard_core::{Log, Position, TypeSet, log::Limit};
-use outboard_embedded::{Embedded, Options};
+use outboard_core::{PortError, Position};
+use outboard_embedded::{Embedded, VerifyReport};
 use serde::{Deserialize, Serialize};
 
 /// What a check found.
-#[derive(Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct Report {
-    /// How many messages were read and found sound.
+    /// Whether nothing is wrong.
+    pub clean: bool,
+    /// Messages that were read.
     pub messages: u64,
-    /// What is wrong with the next one, if something is.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub problem: Option<String>,
+    /// The last position of the log.
+    pub tip: Position,
+    /// Workers whose cursors and counts were looked at.
+    pub workers: u64,
+    /// Whether the file's structure was looked at as well; only a stopped log's is.
+    pub structure: bool,
+    /// What is wrong, one sentence each, the first hundred.
+    pub problems: Vec<String>,
+    /// How many problems there are.
+    pub problem_count: u64,
 }
 
-/// How many messages are read at once.
-const PAGE: usize = 1_000;
-
-/// Checks a log that may be in use, up to where it ended when the check began.
-///
-/// Every message read is checked against its checksum, which is chained to its predecessor's.
-pub(crate) async fn running(log: &dyn Log) -> Report {
-    let (tip, mut report, mut after) = (*log.tip().borrow(), Report::default(), Position::START);
-    while after < tip {
-        let page = match log.read(after, TypeSet::all(), Limit::messages(PAGE)).await {
-            Ok(page) => page,
-            Err(error) => {
-                report.problem = Some(error.to_string());
-                break;
-            }
-        };
-        for message in &page.messages {
-            if message.id != after.next() {
-                report.problem = Some(format!("message {} is missing", after.next()));
-                return report;
-            }
-            after = message.id;
-            report.messages += 1;
+impl From<VerifyReport> for Report {
+    fn from(found: VerifyReport) -> Self {
+        Self {
+            clean: found.is_clean(),
+            messages: found.messages,
+            tip: found.tip,
+            workers: found.workers,
+            structure: found.structure,
+            problems: found.problems,
+            problem_count: found.problem_count,
         }
-        if page.messages.is_empty() {
-            report.problem = Some(format!("message {} is missing", after.next()));
-            break;
-        }
-        // Others want to be answered meanwhile.
-        tokio::task::yield_now().await;
     }
-    report
 }
 
-/// Checks the log of a directory that no server holds. The error says why it cannot be opened.
-pub(crate) async fn stopped(directory: &Path) -> Result<Report, String> {
-    if !directory.join("outboard.db").exists() && !directory.exists() {
+/// Checks a log that is in use, up to where it ended when the check began.
+pub(crate) async fn running(storage: &Embedded) -> Result<Report, PortError> {
+    storage.verify(|_, _| {}).await.map(Report::from)
+}
+
+/// Checks the log of a directory that no server holds. The error says why it cannot be opened. Blocks.
+pub(crate) fn stopped(directory: &Path) -> Result<Report, String> {
+    if !directory.exists() {
         return Err(format!(
             "{} does not exist; name the data directory with --data-dir",
             directory.display()
         ));
     }
-    let storage = Embedded::open(directory, Options::default()).await.map_err(|error| error.to_string())?;
-    let report = running(&storage).await;
-    storage.close().await;
-    Ok(report)
+    outboard_embedded::verify(directory, |_, _| {}).map(Report::from).map_err(|error| error.to_string())
 }

@@ -76,7 +76,7 @@ impl Api {
             Route::ResumeWorker(name) => self.resume_worker(&name).await,
             Route::ListDead => self.list_dead(query).await,
             Route::RetryDead(id) => self.retry_dead(id).await,
-            Route::VerifyLog => Ok(self.verify_log().await),
+            Route::VerifyLog => self.verify_log().await,
             Route::Live => {
                 Query::parse(query, &[])?;
                 Ok(json::text(StatusCode::OK, r#"{"status":"live"}"#.to_owned()))
@@ -105,8 +105,9 @@ impl Api {
         }
     }
 
-    async fn verify_log(&self) -> Answer {
-        json::answer(StatusCode::OK, &verify::running(&*self.log).await)
+    async fn verify_log(&self) -> Result<Answer, Problem> {
+        let report = verify::running(&self.storage).await.map_err(|error| Problem::from(&error))?;
+        Ok(json::answer(StatusCode::OK, &report))
     }
 
     async fn metrics(&self) -> Answer {

@@ -49,19 +49,23 @@ pub(crate) fn run(command: &LogCommand, output: Output) -> Result<(), Exit> {
                 answer => return Ok(answer?),
             }
         }
-        verify::stopped(&config.data_dir).await.map_err(Exit::failure)
+        verify::stopped(&config.data_dir).map_err(Exit::failure)
     })?;
     tell(&report, output)
 }
 
 fn tell(report: &Report, output: Output) -> Result<(), Exit> {
-    let Some(problem) = &report.problem else {
-        let text = format_args!("{} messages, all as they were written", report.messages);
-        output.record(report, text)?;
-        return Ok(());
-    };
-    if output.json {
-        output.record(report, "")?;
+    for problem in &report.problems {
+        output.line(problem)?;
     }
-    Err(Exit::failure(format_args!("after {} sound messages: {problem}", report.messages)))
+    let (messages, workers, count) = (report.messages, report.workers, report.problem_count);
+    if report.clean || output.json {
+        let text = format_args!("messages: {messages}, workers: {workers}; all is as it was written");
+        output.record(report, text)?;
+    }
+    if report.clean {
+        return Ok(());
+    }
+    let told = format_args!("{count} problems in {messages} messages; restore the directory from a backup");
+    Err(Exit::failure(told))
 }

@@ -34,7 +34,11 @@ fn a_port_that_is_taken_is_told() {
     let directory = tempfile::tempdir().unwrap();
     let up = run(directory.path(), &["up", "--port", &port]);
     assert_eq!(up.status.code(), Some(1));
-    assert!(text(&up.stderr).contains(&format!("cannot listen on 127.0.0.1:{port}")), "{}", text(&up.stderr));
+    assert!(
+        text(&up.stderr).contains(&format!("`api.port`: cannot listen on 127.0.0.1:{port}")),
+        "{}",
+        text(&up.stderr)
+    );
 }
 
 #[test]
@@ -63,6 +67,9 @@ fn submit_finds_the_server_and_prints_ids() {
     assert!(text(&refused.stderr).contains("known are outboard/echo"));
 }
 
+/// A payload that is found again in the file.
+const MARK: &str = "not to be mistaken for anything else";
+
 #[test]
 fn the_log_is_verified_running_stopped_and_after_a_crash() {
     let directory = tempfile::tempdir().unwrap();
@@ -72,9 +79,9 @@ fn the_log_is_verified_running_stopped_and_after_a_crash() {
     assert!(text(&missing.stderr).contains("does not exist"));
     let mut server = Server::start_in(directory.path(), &Setup::default());
     for n in 0..5 {
-        server.command("outboard/echo", &n.to_string());
+        server.command("outboard/echo", &format!(r#""{MARK} {n}""#));
     }
-    let sound = |found: &Value| found["messages"] == 5 && found.get("problem").is_none();
+    let sound = |found: &Value| found["messages"] == 5 && found["clean"] == true;
     let parse = |output: std::process::Output| serde_json::from_slice::<Value>(&output.stdout).unwrap();
     assert!(sound(&parse(verify())), "running");
     server.stop();
@@ -83,6 +90,19 @@ fn the_log_is_verified_running_stopped_and_after_a_crash() {
     drop(server);
     assert!(directory.path().join("outboard-data/address").exists(), "a crash leaves the address behind");
     assert!(sound(&parse(verify())), "crashed");
+    assert_eq!(
+        text(&run(directory.path(), &["log", "verify"]).stdout),
+        "messages: 5, workers: 1; all is as it was written\n"
+    );
+    // One changed byte in one payload is found.
+    let database = directory.path().join("outboard-data/outboard.db");
+    let mut bytes = std::fs::read(&database).unwrap();
+    let at = bytes.windows(MARK.len()).position(|window| window == MARK.as_bytes());
+    bytes[at.expect("a clean stop has moved everything into the file")] ^= 1;
+    std::fs::write(&database, bytes).unwrap();
+    let spoiled = run(directory.path(), &["log", "verify", "--json"]);
+    assert_eq!(spoiled.status.code(), Some(1));
+    assert_eq!(serde_json::from_slice::<Value>(&spoiled.stdout).unwrap()["clean"], false);
 }
 
 #[test]

@@ -16,7 +16,10 @@ use crate::http::{Answer, Connection, JSON, PATIENCE};
 
 /// The binary, without what the environment of the tests might configure.
 pub(crate) fn outboard(directory: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_outboard"));
+    clean(Command::new(env!("CARGO_BIN_EXE_outboard")), directory)
+}
+
+fn clean(mut command: Command, directory: &Path) -> Command {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("OUTBOARD_") {
             command.env_remove(name);
@@ -61,6 +64,19 @@ pub(crate) struct Server {
 pub(crate) struct Setup<'a> {
     pub(crate) config: &'a str,
     pub(crate) arguments: &'a [&'a str],
+    /// No file may grow over so many blocks of 512 bytes: a disk that fails.
+    pub(crate) file_blocks: Option<u32>,
+}
+
+impl Setup<'_> {
+    fn command(&self, directory: &Path) -> Command {
+        let Some(blocks) = self.file_blocks else { return outboard(directory) };
+        // The signal for a file that is too large is ignored, so that the write fails.
+        let script = format!(r#"trap '' XFSZ; ulimit -f {blocks}; exec "$0" "$@""#);
+        let mut command = clean(Command::new("sh"), directory);
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_outboard")]);
+        command
+    }
 }
 
 impl Server {
@@ -79,7 +95,7 @@ impl Server {
     /// In a directory that outlives it.
     pub(crate) fn start_in(directory: &Path, setup: &Setup<'_>) -> Self {
         std::fs::write(directory.join("config.yaml"), setup.config).unwrap();
-        let mut command = outboard(directory);
+        let mut command = setup.command(directory);
         command.args(["up", "--port", "0"]).args(setup.arguments).env("OUTBOARD_METRICS__PORT", "0");
         let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let (sender, log) = sync_channel(100_000);
@@ -178,6 +194,10 @@ impl Server {
                 self.seen.push(line);
             }
         }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn stop(&mut self) {

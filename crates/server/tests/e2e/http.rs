@@ -1,7 +1,7 @@
 //! A small blocking HTTP client, so that a test can also send what a good client never would.
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     net::TcpStream,
     time::Duration,
 };
@@ -36,10 +36,15 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) fn open(address: &str) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Self { stream: BufReader::new(stream) }
+        Self::try_open(address).unwrap()
+    }
+
+    /// The same where the server may be gone.
+    pub(crate) fn try_open(address: &str) -> io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream: BufReader::new(stream) })
     }
 
     /// Sends bytes as they are. A server that has closed its side already is not an error here.
@@ -56,7 +61,11 @@ impl Connection {
         let line = self.line()?;
         let status = line.split(' ').nth(1)?.parse().ok()?;
         let mut headers = Vec::new();
-        while let Some(line) = self.line().filter(|line| !line.is_empty()) {
+        loop {
+            let line = self.line()?;
+            if line.is_empty() {
+                break;
+            }
             let (name, value) = line.split_once(':')?;
             headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
@@ -68,11 +77,22 @@ impl Connection {
 
     fn line(&mut self) -> Option<String> {
         let mut line = String::new();
-        let read = self.stream.read_line(&mut line).ok()?;
-        (read > 0).then(|| line.trim_end().to_owned())
+        self.stream.read_line(&mut line).ok()?;
+        line.ends_with('\n').then(|| line.trim_end().to_owned())
     }
 
     pub(crate) fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        self.try_send(method, path, headers, body).unwrap_or_else(|| panic!("no answer to {method} {path}"))
+    }
+
+    /// The same where the server may go away before it has answered.
+    pub(crate) fn try_send(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Option<Answer> {
         let mut head =
             format!("{method} {path} HTTP/1.1\r\nhost: test\r\ncontent-length: {}\r\n", body.len());
         for (name, value) in headers {
@@ -81,7 +101,7 @@ impl Connection {
         head.push_str("\r\n");
         self.write(head.as_bytes());
         self.write(body);
-        self.read_answer(method != "HEAD").unwrap_or_else(|| panic!("no answer to {method} {path}"))
+        self.read_answer(method != "HEAD")
     }
 }
 

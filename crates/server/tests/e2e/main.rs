@@ -13,4 +13,5 @@ mod commands;
 mod connections;
 mod readme;
 mod shutdown;
+mod starts;
 mod workers;

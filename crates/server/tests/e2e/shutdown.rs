@@ -132,3 +132,27 @@ fn requests_under_load_are_answered_or_refused_but_never_lost() {
         server.metric(r#"outboard_worker_lag_messages{worker="echo"}"#) == Some(0.0)
     });
 }
+
+#[test]
+fn a_disk_that_fails_ends_the_process_with_an_error_and_loses_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let setup = Setup { file_blocks: Some(1_024), ..Setup::default() };
+    let mut server = Server::start_in(directory.path(), &setup);
+    let mut connection = server.connect();
+    let body = format!(r#"{{"type":"outboard/echo","payload":"{}"}}"#, "x".repeat(20_000));
+    let mut taken = 0;
+    let refused = loop {
+        assert!(taken < 1_000, "the limit does not work");
+        let answer = connection.send("POST", "/commands", &[JSON], body.as_bytes());
+        if answer.status != 202 {
+            break answer;
+        }
+        taken += 1;
+    };
+    assert_eq!(refused.status, 503, "{}", refused.body);
+    assert!(refused.json()["detail"].as_str().unwrap().contains("Idempotency-Key"), "{}", refused.body);
+    assert_eq!(server.wait().code(), Some(1));
+    let server = Server::start_in(directory.path(), &Setup::default());
+    let tip = server.metric("outboard_log_tip ").unwrap();
+    assert!(taken > 0 && tip >= f64::from(taken), "{taken} were taken, {tip} are there");
+}
