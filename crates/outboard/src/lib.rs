@@ -88,6 +88,7 @@ pub use command::Command;
 pub use context::{Context, Tick};
 pub use executor::{AppState, ExecuteError, Executor};
 pub use handler::{Attempt, Handled, Handler};
+pub use keys::{KeyError, Keys};
 pub use outboard_core as core;
 pub use outboard_derive::Command;
 pub use outcome::{Done, Failure, Outcome};

@@ -81,3 +81,51 @@ fn hand_out(page: &Page, to: Position, each: &mut impl FnMut(&Message)) -> u64 {
     }
     count
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use outboard_core::NewMessage;
+
+    use super::*;
+    use crate::App;
+
+    async fn filled(app: App) -> anyhow::Result<Arc<dyn Log>> {
+        let running = app.start().await?;
+        let kind = |number: u64| if number.is_multiple_of(2) { "numbers/even" } else { "numbers/odd" };
+        let messages = (1..=3_500_u64).map(|number| NewMessage::new(kind(number), number.to_string()));
+        running.log().append(messages.collect::<Vec<_>>().into()).await?;
+        Ok(running.log().clone())
+    }
+
+    async fn is_exact(log: &dyn Log) -> anyhow::Result<()> {
+        let even: TypeSet = ["numbers/even".parse().map_err(anyhow::Error::msg)?].into_iter().collect();
+        for (types, step) in [(TypeSet::all(), 1), (even, 2)] {
+            for (from, to) in [(0, 3_500), (0, 1_000), (998, 2_002), (10, 10), (20, 10), (3_000, 9_999)] {
+                let mut seen = Vec::new();
+                let count = replay(log, types.clone(), Position(from), Position(to), |message| {
+                    assert_eq!(message.payload, message.id.to_string());
+                    seen.push(message.id.0);
+                });
+                let count = count.await?;
+                let expected: Vec<u64> =
+                    (from + 1..=to.min(3_500)).filter(|number| number.is_multiple_of(step)).collect();
+                assert_eq!(seen, expected, "{from}..={to} by {step}");
+                assert_eq!(count, expected.len() as u64);
+            }
+        }
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn pages_in_memory_join_without_gap_or_repetition() -> anyhow::Result<()> {
+        is_exact(&*filled(App::memory().await?).await?).await
+    }
+
+    #[tokio::test]
+    async fn pages_of_a_directory_are_read_ahead_without_gap_or_repetition() -> anyhow::Result<()> {
+        let directory = tempfile::tempdir()?;
+        is_exact(&*filled(App::open(directory.path()).await?).await?).await
+    }
+}

@@ -252,6 +252,19 @@ async fn a_panic_while_applying_rebuilds_the_state() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn a_log_that_a_state_cannot_be_built_from_stops_the_start_and_says_where() -> anyhow::Result<()> {
+    let disk = MemoryDisk::new()?;
+    let running = started(&disk, |app| app).await?;
+    let messages = [r#"{"name":"ada"}"#, r#"{"name":7}"#];
+    let messages = messages.map(|payload| outboard_core::NewMessage::new("names/claim", payload));
+    running.log().append(messages.to_vec().into()).await?;
+    running.shutdown().await?;
+    let error = started(&disk, |app| app.state(&names())).await.expect_err("7 is no name").to_string();
+    assert!(error.contains("name cannot be read") && error.contains("in message 2 (names/claim)"), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_state_belongs_to_one_app() -> anyhow::Result<()> {
     let state = names();
     let running = App::memory().await?.state(&state).start().await?;
