@@ -232,7 +232,7 @@ mod tests {
             (r#"{"customerName":"A","lines":[],"extra":1}"#, "extra", "unknown_field"),
             (r#"{"customerName":"A","#, "", "invalid_json"),
             (r#"{"customerName":"A","lines":[]} x"#, "", "invalid_json"),
-            ("[]", "", "invalid_type"),
+            ("7", "", "invalid_type"),
         ] {
             let invalid = decode::<PlaceOrder>(payload.as_bytes()).expect_err(payload);
             let error = &invalid.fields[0];
