@@ -25,9 +25,11 @@ const TIMES_THE_BEST: f64 = 5.0;
 
 /// Measures us and the peers.
 pub(crate) fn run(settings: &Settings, report: &mut Report) -> Result<()> {
-    let own = Box::new(Own::start(settings.directory("jobs")?)?);
+    let own = Box::new(Own::start(settings.directory("jobs")?, settings.concurrency)?);
     let mut contenders = vec![Contender { system: own, jobs: 0, per_second: Samples::default() }];
-    contenders.extend(peers(settings, report)?);
+    if !settings.is_alone {
+        contenders.extend(peers(settings, report)?);
+    }
     for (producers, least) in [(Producers::Batching, 200_000.0), (Producers::Awaiting, 50_000.0)] {
         measure(&mut contenders, producers, settings)?;
         let (own, peers) = contenders.split_first().expect("we are the first");

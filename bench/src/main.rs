@@ -77,6 +77,12 @@ struct Arguments {
     /// The data directory of `start`: 1 is ten million messages, 100,000 parked and a million idempotency keys.
     #[arg(long, default_value_t = 1.0)]
     fill: f64,
+    /// Measure `jobs` without the peers.
+    #[arg(long)]
+    alone: bool,
+    /// How many attempts our worker of `jobs` runs at once; a crash repeats at most twice as many.
+    #[arg(long, default_value_t = 512)]
+    concurrency: u32,
     /// Where the data is written and removed again; by default below `target`.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -110,6 +116,8 @@ fn main() -> Result<ExitCode> {
         slices,
         is_smoke: arguments.smoke,
         fill,
+        is_alone: arguments.alone,
+        concurrency: arguments.concurrency,
         data: settings::data(arguments.data)?,
         program: arguments.outboard,
     };

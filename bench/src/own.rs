@@ -38,15 +38,18 @@ async fn handle(cx: Context<Weight>, order: Order) -> Outcome {
 pub(crate) struct Own {
     runtime: Runtime,
     app: Arc<Running>,
+    name: String,
 }
 
 impl Own {
-    pub(crate) fn start(directory: PathBuf) -> Result<Self> {
+    pub(crate) fn start(directory: PathBuf, concurrency: u32) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let worker = Worker::new(WORKER, "Weighs orders", Weight::default()).on(handle);
+        let worker =
+            Worker::new(WORKER, "Weighs orders", Weight::default()).on(handle).concurrency(concurrency);
         let start = async move { App::open(directory).await?.worker(worker).start().await };
         let app = runtime.block_on(runtime.spawn(start))??;
-        Ok(Self { runtime, app: Arc::new(app) })
+        let name = format!("Outboard, concurrency {concurrency}");
+        Ok(Self { runtime, app: Arc::new(app), name })
     }
 }
 
@@ -59,7 +62,7 @@ impl Drop for Own {
 
 impl Peer for Own {
     fn name(&self) -> &str {
-        "Outboard"
+        &self.name
     }
 
     fn durability(&self) -> &str {

@@ -17,7 +17,7 @@ use crate::{
 const MESSAGES: usize = 1_000_000;
 
 /// With `--smoke`.
-const FEW_MESSAGES: usize = 20_000;
+const FEW_MESSAGES: usize = 100_000;
 
 /// How many are appended at once while it is filled.
 const BATCH: usize = 2_000;

@@ -70,7 +70,7 @@ impl Row {
         self.peer.as_ref().map(|peer| self.figure.over(&peer.figure))
     }
 
-    /// What the target is held against, once half of a ratio is enough, too.
+    /// Whether the target is met, if there is one; a ratio is held against so much of its target.
     fn meets(&self, leniency: f64) -> Option<bool> {
         match self.target {
             Target::None => None,
@@ -119,7 +119,7 @@ impl Report {
         } else {
             if !self.began {
                 let (what, median, spread, target) = ("what", "median", "spread", "target");
-                writeln!(out, "\n{what:<58}{median:>12}  {spread:<20}{target:<18}verdict")?;
+                writeln!(out, "\n{what:<64}{median:>11}  {spread:<26}{target:<16}verdict")?;
             }
             write_row(&mut out, &row)?;
         }
@@ -193,7 +193,7 @@ fn write_figure(
         count => format!("{}..{} ({count})", show(figure.least()), show(figure.most())),
     };
     let median = show(figure.median());
-    writeln!(out, "{}", format!("{what:<58}{median:>12}  {spread:<20}{target:<18}{verdict}").trim_end())
+    writeln!(out, "{}", format!("{what:<64}{median:>11}  {spread:<26}{target:<16}{verdict}").trim_end())
 }
 
 fn shown(unit: Unit, value: f64) -> String {

@@ -19,6 +19,10 @@ pub(crate) struct Settings {
     pub(crate) is_smoke: bool,
     /// How much is filled in before a start is measured, against ten million messages.
     pub(crate) fill: f64,
+    /// Whether the peers are left out.
+    pub(crate) is_alone: bool,
+    /// How many attempts our worker runs at once.
+    pub(crate) concurrency: u32,
     /// Where all the data of this run is.
     pub(crate) data: tempfile::TempDir,
     /// The program to measure; built when it is first asked for.
