@@ -1,5 +1,7 @@
 //! Typed messages: a name, a description, a payload and its rules.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -129,11 +131,16 @@ pub const fn is_command_name(name: &str) -> bool {
 /// # Ok::<(), outboard::Invalid>(())
 /// ```
 pub fn message<C: Command>(command: &C) -> Result<NewMessage, Invalid> {
+    message_of(command, C::NAME.into())
+}
+
+/// As [`message`], with the name's allocation shared.
+pub(crate) fn message_of<C: Command>(command: &C, kind: Arc<str>) -> Result<NewMessage, Invalid> {
     command.validate()?;
     let payload = serde_json::to_vec(command).map_err(|error| {
         Invalid::field("", "not_serializable", format!("cannot be written as JSON: {error}"))
     })?;
-    Ok(NewMessage::new(C::NAME, Bytes::from(payload)))
+    Ok(NewMessage::new(kind, Bytes::from(payload)))
 }
 
 /// Reads a payload. The error names the field: only a payload that fails is read a second time to find it.

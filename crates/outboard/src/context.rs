@@ -98,9 +98,9 @@ impl<S> Context<S> {
 
     fn buffer<C: Command>(&self, command: &C, run_at: Option<Time>) -> Result<(), Failure> {
         let executor = &self.0.shared.executor;
-        if !executor.registry().contains(C::NAME) {
+        let Some(kind) = executor.registry().kind::<C>() else {
             return Err(Failure::dead(format!("`{}` was to be appended, but nobody handles it", C::NAME)));
-        }
+        };
         if executor.touches_state(C::NAME) {
             let mend = "it touches the application's state: use `executor().execute()`";
             return Err(Failure::dead(format!(
@@ -108,7 +108,7 @@ impl<S> Context<S> {
                 C::NAME
             )));
         }
-        let message = command::message(command)
+        let message = command::message_of(command, kind)
             .map_err(|invalid| Failure::dead(format!("`{}` was to be appended: {invalid}", C::NAME)))?;
         if self.0.buffer.append(NewMessage { run_at, ..message }) {
             Ok(())

@@ -1,6 +1,6 @@
 //! Which commands an application knows, by type name.
 
-use std::{any::TypeId, collections::BTreeMap, fmt};
+use std::{any::TypeId, collections::BTreeMap, fmt, sync::Arc};
 
 use crate::{
     command::{self, Command, CommandInfo},
@@ -28,6 +28,8 @@ pub struct Registry {
 
 struct Entry {
     info: CommandInfo,
+    /// The name as messages carry it, so that they share one allocation.
+    kind: Arc<str>,
     rust_type: TypeId,
     rust_name: &'static str,
     check: fn(&[u8]) -> Result<(), Invalid>,
@@ -39,6 +41,7 @@ impl Registry {
     pub fn add<C: Command>(&mut self) -> Result<(), NameTaken> {
         let entry = Entry {
             info: CommandInfo::of::<C>(),
+            kind: C::NAME.into(),
             rust_type: TypeId::of::<C>(),
             rust_name: std::any::type_name::<C>(),
             check: |payload| command::decode::<C>(payload)?.validate(),
@@ -68,6 +71,11 @@ impl Registry {
     /// Whether a command has this name.
     pub fn contains(&self, kind: &str) -> bool {
         self.entries.contains_key(kind)
+    }
+
+    /// The name of `C` as messages carry it; `None` for a command that is not registered.
+    pub(crate) fn kind<C: Command>(&self) -> Option<Arc<str>> {
+        self.entries.get(C::NAME).map(|entry| entry.kind.clone())
     }
 
     /// All commands, by name.

@@ -116,11 +116,12 @@ impl Executor {
     }
 
     async fn run<C: Command>(&self, command: C, run_at: Option<Time>) -> Result<Position, ExecuteError> {
-        if !self.0.registry.contains(C::NAME) {
+        let Some(kind) = self.0.registry.kind::<C>() else {
             let known = self.0.registry.commands().iter().map(|info| info.name).collect();
             return Err(ExecuteError::NotRegistered { name: C::NAME.to_string(), known });
-        }
-        let message = NewMessage { run_at, ..command::message(&command).map_err(ExecuteError::Invalid)? };
+        };
+        let message = command::message_of(&command, kind).map_err(ExecuteError::Invalid)?;
+        let message = NewMessage { run_at, ..message };
         if self.touches_state(C::NAME) {
             return Ok(self.through_states(Box::new(command), message).await?.first);
         }

@@ -16,7 +16,7 @@ use crate::{
     context::{Context, Tick},
     handler::{BoxFuture, Handled},
     outcome::Outcome,
-    policy::Policy,
+    policy::{OutagePolicy, Policy},
 };
 
 /// A worker: handlers for commands, periodic work, and a state in memory that belongs to it alone.
@@ -149,6 +149,14 @@ impl<S: Send + Sync + 'static> Worker<S> {
     #[must_use]
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.policy.backoff = backoff;
+        self
+    }
+
+    /// Holds the worker while its target is sick, instead of burning attempts (off). A handler says so by
+    /// [`Failure::Retry`](crate::Failure::Retry) with a [`Cause`](crate::outcome::Cause) other than `Message`.
+    #[must_use]
+    pub fn outage(mut self, outage: OutagePolicy) -> Self {
+        self.policy.outage = Some(outage);
         self
     }
 

@@ -17,7 +17,10 @@ use outboard_core::{
 use outboard_embedded::{Embedded, MemoryDisk, Options};
 use serde::{Deserialize, Serialize};
 
-use crate::{App, AppState, Command, Context, Done, Failure, Outcome, Running, Tick, Worker};
+use crate::{
+    App, AppState, Command, Context, Done, Failure, OutagePolicy, Outcome, Running, Tick, Worker,
+    outcome::Cause,
+};
 
 /// Counts something.
 #[derive(Command, Serialize, Deserialize)]
@@ -302,6 +305,27 @@ async fn periodic_work_sees_the_state_and_executes_commands() -> anyhow::Result<
     running.shutdown().await?;
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(tip.borrow().0, 3, "a stopped worker does not tick");
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_the_target_costs_no_attempt() -> anyhow::Result<()> {
+    async fn call(cx: Context<AtomicU64>, _: Add) -> Outcome {
+        if cx.state().fetch_add(1, Relaxed) < 100 {
+            let cause = Cause::Unreachable;
+            return Err(Failure::Retry { reason: "refused".into(), after: None, cause });
+        }
+        cx.keys().add("done", 1)?;
+        Ok(Done)
+    }
+    let worker = Worker::new("caller", "Calls", AtomicU64::new(0)).on(call).attempts(3);
+    let worker = worker.outage(OutagePolicy::default());
+    let running = App::memory().await?.worker(worker).start().await?;
+    running.log().append(vec![NewMessage::new("counts/add", r#"{"amount":1}"#); 20].into()).await?;
+    running.finished().await?;
+    assert_eq!(running.key::<u64>("caller", "done").await?, Some(20));
+    assert!(dead_letters(&running).await?.is_empty());
+    running.shutdown().await?;
     Ok(())
 }
 
