@@ -54,6 +54,9 @@ pub(crate) struct FillArgs {
 /// How many messages go into one append without a key.
 const BATCH: u64 = 1_000;
 
+/// How many messages are marked as done at once; the window above the low-water mark holds no more.
+const DONE_AT_ONCE: u64 = 65_536;
+
 /// How many appends wait for the writer at once.
 const IN_FLIGHT: usize = 4_096;
 
@@ -106,24 +109,19 @@ async fn fill_open(args: &FillArgs, storage: &Embedded) -> Result<(), outboard_c
     let last = *storage.tip().borrow();
     let due = SystemClock.now() + DUE_IN;
     // The last positions are parked, so that the work to be done lies beside the log's end, as it does in life.
-    let mut parked_after = Position(last.0 - args.parked);
-    while parked_after < last {
-        let end = Position(last.0.min(parked_after.0 + BATCH));
-        let mut unit = Unit::of(worker.clone(), opened.epoch);
-        unit.parked = (parked_after.0 + 1..=end.0).map(|position| park(Position(position), due)).collect();
-        unit.done = vec![(parked_after.next(), end)];
-        storage.commit(vec![unit]).await?;
-        parked_after = end;
-    }
-    let mut done_after = before;
     let handled = Position(last.0 - args.parked);
-    while done_after < handled {
-        // The bitmap holds so many positions above the low-water mark; here they follow it without a gap.
-        let end = Position(handled.0.min(done_after.0 + 65_536));
+    let mut after = before;
+    while after < last {
+        // The done marks follow the low-water mark without a gap.
+        let is_parked = after >= handled;
+        let end = if is_parked { last.0.min(after.0 + BATCH) } else { handled.0.min(after.0 + DONE_AT_ONCE) };
         let mut unit = Unit::of(worker.clone(), opened.epoch);
-        unit.done = vec![(done_after.next(), end)];
+        if is_parked {
+            unit.parked = (after.0 + 1..=end).map(|position| park(Position(position), due)).collect();
+        }
+        unit.done = vec![(after.next(), Position(end))];
         storage.commit(vec![unit]).await?;
-        done_after = end;
+        after = Position(end);
     }
     storage.release(worker, opened.epoch).await
 }

@@ -170,9 +170,9 @@ impl Config {
         self.validate_roles()?;
         in_range("drain", self.drain, Span::seconds(0), Span::seconds(3_600))?;
         let limits = &self.limits;
-        in_range("limits.body", limits.body, Size(1 << 10), Size(64 << 20))?;
-        in_range("limits.batch", limits.batch, limits.body, Size(256 << 20))?;
-        in_range("limits.batch_commands", limits.batch_commands, 1, 100_000)?;
+        in_range("limits.body", limits.body, Size(1 << 10), MAX_BATCH)?;
+        in_range("limits.batch", limits.batch, limits.body, MAX_BATCH)?;
+        in_range("limits.batch_commands", limits.batch_commands, 1, 65_536)?;
         in_range("limits.nesting", limits.nesting, 1, 1_000)?;
         in_range("limits.read_timeout", limits.read_timeout, Span::millis(100), Span::seconds(600))?;
         in_range("limits.connections", limits.connections, 16, 1_000_000)?;
@@ -225,6 +225,9 @@ impl Config {
         self.metrics.enabled.then(|| (self.metrics.host.unwrap_or(self.host).0, self.metrics.port).into())
     }
 }
+
+/// What the log takes in one append.
+const MAX_BATCH: Size = Size(16 << 20);
 
 /// The file that is read when none is named, if it exists.
 pub(crate) const DEFAULT_FILE: &str = "config.yaml";

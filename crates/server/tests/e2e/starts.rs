@@ -19,7 +19,7 @@ const MESSAGES: &str = "E2E_START_MESSAGES";
 
 #[test]
 fn a_large_directory_starts_and_consumes_at_once_after_a_crash_under_load() {
-    let messages: u64 = std::env::var(MESSAGES).map_or(20_000, |text| text.parse().unwrap());
+    let messages: u64 = std::env::var(MESSAGES).map_or(100_000, |text| text.parse().unwrap());
     let directory = tempfile::tempdir().unwrap();
     let (parked, keys) = ((messages / 100).to_string(), (messages / 10).to_string());
     let messages_text = messages.to_string();
