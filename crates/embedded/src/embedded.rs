@@ -199,6 +199,7 @@ impl Log for Embedded {
     }
 
     fn append(&self, append: Append) -> Fut<'static, Appended> {
+        self.shared().tail.sweep();
         let (reply, wait) = Reply::new();
         let count = append.messages.len() as u32;
         let request = self.prepare_append(append, reply);

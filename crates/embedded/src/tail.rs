@@ -2,7 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use outboard_core::{
@@ -12,6 +15,9 @@ use outboard_core::{
 
 /// A batch with more types than this counts as having all of them.
 const MAX_KINDS: usize = 32;
+
+/// How many batches may wait for [`Tail::sweep`]; the writer frees further ones itself.
+const MAX_EVICTED: usize = 16;
 
 /// What a message takes beside its bytes.
 const OVERHEAD: usize = size_of::<Message>() + 32;
@@ -106,6 +112,7 @@ impl Batch {
 #[derive(Debug)]
 pub(crate) struct Tail {
     state: Mutex<State>,
+    has_evicted: AtomicBool,
     max_messages: usize,
     max_bytes: usize,
 }
@@ -115,12 +122,14 @@ struct State {
     batches: VecDeque<Arc<Batch>>,
     messages: usize,
     bytes: usize,
+    /// Batches that are to be freed: a few percent of the writer's time, which others have rather.
+    evicted: Vec<Arc<Batch>>,
 }
 
 impl Tail {
     /// An empty tail.
     pub(crate) fn new(max_messages: usize, max_bytes: usize) -> Self {
-        Self { state: Mutex::default(), max_messages, max_bytes }
+        Self { state: Mutex::default(), has_evicted: AtomicBool::new(false), max_messages, max_bytes }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -137,6 +146,18 @@ impl Tail {
             let Some(oldest) = state.batches.pop_front() else { break };
             state.messages -= oldest.messages.len();
             state.bytes -= oldest.bytes;
+            if state.evicted.len() < MAX_EVICTED {
+                state.evicted.push(oldest);
+                self.has_evicted.store(true, Relaxed);
+            }
+        }
+    }
+
+    /// Frees what had to make room, on the thread of somebody who appends.
+    pub(crate) fn sweep(&self) {
+        if self.has_evicted.load(Relaxed) && self.has_evicted.swap(false, Relaxed) {
+            let evicted = std::mem::take(&mut self.lock().evicted);
+            drop(evicted);
         }
     }
 

@@ -17,7 +17,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use outboard_core::{Health, Message, PortError, Position, fault::Point, ledger::WorkerName};
@@ -42,6 +42,9 @@ use crate::{
     tail,
     tip_file::{Mark, TipFile},
 };
+
+/// How long a new tip waits to be written to its file, so that a fast writer does it once for many.
+const TIP_EVERY: Duration = Duration::from_millis(2);
 
 /// What a writer starts with: read from the database when it was opened.
 pub(crate) struct Start {
@@ -71,6 +74,8 @@ pub(crate) struct Writer {
     checkpoints: Checkpoints,
     /// When a subscriber that wants other types may be woken.
     owed: Option<tokio::time::Instant>,
+    /// When the tip file is to be written.
+    tip_due: Option<tokio::time::Instant>,
     /// Released after the connection is closed: fields are dropped in this order.
     place: Place,
     _ending: Ending,
@@ -96,7 +101,19 @@ impl Writer {
         };
         let space = Space::new(directory, shared.options.reserve_bytes);
         let _ending = Ending(shared.clone());
-        Ok(Self { shared, connection, end, workers, keys, space, checkpoints, owed: None, place, _ending })
+        Ok(Self {
+            shared,
+            connection,
+            end,
+            workers,
+            keys,
+            space,
+            checkpoints,
+            owed: None,
+            tip_due: None,
+            place,
+            _ending,
+        })
     }
 
     /// Runs on this thread until the queue is closed and empty, or the log has failed.
@@ -123,7 +140,7 @@ impl Writer {
     }
 
     fn deadline(&self) -> Option<tokio::time::Instant> {
-        [self.owed, self.space.deadline()].into_iter().flatten().min()
+        [self.owed, self.tip_due, self.space.deadline()].into_iter().flatten().min()
     }
 
     /// Returns whether to go on.
@@ -132,6 +149,7 @@ impl Writer {
             Taken::Requests => self.step(batch),
             Taken::Deadline => {
                 self.owed = self.shared.subscribers.wake_owed();
+                self.write_tip_if_due();
                 if self.space.refusal().is_some() {
                     self.space.look(&self.shared.counters);
                     self.tell_health();
@@ -237,7 +255,10 @@ impl Writer {
             shared.tail.publish(published.clone());
             shared.tip.send_replace(Position(self.end.position));
             self.owed = shared.subscribers.wake(published.kinds());
-            self.write_tip();
+            if matches!(self.place, Place::Directory { .. }) {
+                self.tip_due.get_or_insert_with(|| tokio::time::Instant::now() + TIP_EVERY);
+                self.write_tip_if_due();
+            }
         }
         for name in written.revived {
             if let Some(state) = self.workers.get(&name) {
@@ -247,8 +268,15 @@ impl Writer {
         batch.drain(..).for_each(Request::send);
     }
 
+    fn write_tip_if_due(&mut self) {
+        if self.tip_due.is_some_and(|due| due <= tokio::time::Instant::now()) {
+            self.write_tip();
+        }
+    }
+
     /// A lower bound: one that is too low does no harm.
-    fn write_tip(&self) {
+    fn write_tip(&mut self) {
+        self.tip_due = None;
         let Place::Directory { tip, .. } = &self.place else { return };
         let mark = Mark { position: Position(self.end.position), checksum: self.end.checksum };
         if let Err(error) = tip.write(mark) {
@@ -317,8 +345,10 @@ impl Writer {
 
     /// Everything is answered and nothing can come: leaves the database as compact as it can be.
     fn finish(&mut self) {
-        let Source::File(readers) = &self.shared.source else { return };
+        let shared = self.shared.clone();
+        let Source::File(readers) = &shared.source else { return };
         readers.close();
+        self.write_tip();
         let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = Checkpoints::finish(&connection) {
             // Everything is in the write-ahead log, from where the next start takes it.
