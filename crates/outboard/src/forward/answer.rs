@@ -113,7 +113,7 @@ mod tests {
                 410 => "pause",
                 408 | 429 => "retry, message",
                 300..=407 | 409 | 411..=428 | 430..=499 => "dead",
-                502 | 503 | 504 => "retry, unreachable",
+                502..=504 => "retry, unreachable",
                 _ => "retry, target",
             };
             assert_eq!(meaning, expected, "{status}");
