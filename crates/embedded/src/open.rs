@@ -6,7 +6,7 @@ use std::{
 };
 
 use outboard_core::Position;
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
 use crate::{
     error::OpenError,
@@ -24,7 +24,7 @@ use crate::{
 
 /// Opens a data directory. Blocks.
 pub(crate) fn directory(path: &Path, options: Options) -> Result<(Writer, Arc<Shared>), OpenError> {
-    std::fs::create_dir_all(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+    create(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
     let lock = Lock::take(path)?;
     let database = path.join(schema::DATABASE);
     let connection = schema::open_writer(&database)?;
@@ -33,6 +33,19 @@ pub(crate) fn directory(path: &Path, options: Options) -> Result<(Writer, Arc<Sh
     let tip = TipFile::open(path)?;
     let place = Place::Directory { path: path.to_owned(), tip, _lock: lock };
     build(Arc::new(Mutex::new(connection)), readers, mark, place, options)
+}
+
+/// Makes the directory if it is not there, so that it is there after a power loss as well. SQLite sees to what it
+/// puts into it.
+fn create(path: &Path) -> std::io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(path)?;
+    match path.canonicalize()?.parent() {
+        Some(parent) => std::fs::File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
 }
 
 /// Opens a disk in memory.
@@ -79,8 +92,9 @@ fn check_tip(connection: &Connection, end: LogEnd, mark: Option<Mark>) -> Result
         return Err(OpenError::LostTail { log: Position(end.position), tip: mark.position });
     }
     let text = "SELECT checksum FROM messages WHERE id = ?1";
-    let checksum: i64 = connection.query_row(text, [mark.position.0.cast_signed()], |row| row.get(0))?;
-    if checksum.cast_unsigned() != mark.checksum {
+    let checksum: Option<i64> =
+        connection.query_row(text, [mark.position.0.cast_signed()], |row| row.get(0)).optional()?;
+    if checksum.map(i64::cast_unsigned) != Some(mark.checksum) {
         let text = format!("message {} is not the one that was durable: the log was replaced", mark.position);
         return Err(OpenError::Corrupt(text));
     }

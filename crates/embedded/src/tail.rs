@@ -16,8 +16,8 @@ use outboard_core::{
 /// A batch with more types than this counts as having all of them.
 const MAX_KINDS: usize = 32;
 
-/// How many batches may wait for [`Tail::sweep`]; the writer frees further ones itself.
-const MAX_EVICTED: usize = 16;
+/// How many bytes of messages may wait for [`Tail::sweep`]; the writer frees what is more itself.
+const MAX_EVICTED: usize = 1 << 20;
 
 /// What a message takes beside its bytes.
 const OVERHEAD: usize = size_of::<Message>() + 32;
@@ -124,6 +124,7 @@ struct State {
     bytes: usize,
     /// Batches that are to be freed: a few percent of the writer's time, which others have rather.
     evicted: Vec<Arc<Batch>>,
+    evicted_bytes: usize,
 }
 
 impl Tail {
@@ -146,7 +147,8 @@ impl Tail {
             let Some(oldest) = state.batches.pop_front() else { break };
             state.messages -= oldest.messages.len();
             state.bytes -= oldest.bytes;
-            if state.evicted.len() < MAX_EVICTED {
+            if state.evicted_bytes + oldest.bytes <= MAX_EVICTED {
+                state.evicted_bytes += oldest.bytes;
                 state.evicted.push(oldest);
                 self.has_evicted.store(true, Relaxed);
             }
@@ -156,7 +158,10 @@ impl Tail {
     /// Frees what had to make room, on the thread of somebody who appends.
     pub(crate) fn sweep(&self) {
         if self.has_evicted.load(Relaxed) && self.has_evicted.swap(false, Relaxed) {
-            let evicted = std::mem::take(&mut self.lock().evicted);
+            let mut state = self.lock();
+            let evicted = std::mem::take(&mut state.evicted);
+            state.evicted_bytes = 0;
+            drop(state);
             drop(evicted);
         }
     }

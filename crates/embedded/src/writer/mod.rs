@@ -21,7 +21,7 @@ use std::{
 };
 
 use outboard_core::{Health, Message, PortError, Position, fault::Point, ledger::WorkerName};
-use rusqlite::Connection;
+use rusqlite::{Connection, config::DbConfig};
 
 use self::{
     batch::{Batch, Counts},
@@ -340,6 +340,9 @@ impl Writer {
 
     fn fail(&self, error: &PortError) {
         tracing::error!(%error, "the log has failed");
+        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        // After a failed fsync nobody knows what the disk holds: closing must not sync again and believe it.
+        let _ = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
         self.shared.fail(error);
     }
 
