@@ -16,6 +16,9 @@ pub(crate) struct Server {
     base: String,
 }
 
+/// How long a server may take for an answer.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Why a request got no good answer.
 #[derive(Debug)]
 pub(crate) enum Refusal {
@@ -61,6 +64,30 @@ impl Server {
         Ok(Some(Self { client, base }))
     }
 
+    /// As [`Server::find`]; that there is none is an error.
+    pub(crate) fn require(url: Option<&str>, config: &Config) -> Result<Self, Exit> {
+        Self::find(url, config)?.ok_or_else(|| {
+            let directory = config.data_dir.display();
+            Exit::failure(format_args!(
+                "no server runs on {directory}; start `outboard up`, or name one with --url"
+            ))
+        })
+    }
+
+    /// Gets a JSON answer.
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Refusal> {
+        self.call(Method::GET, path, Bytes::new(), HeaderMap::new(), Some(PATIENCE)).await
+    }
+
+    /// Posts JSON and reads the JSON answer.
+    pub(crate) async fn post_json<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: String,
+    ) -> Result<T, Refusal> {
+        self.post(path, "application/json", body.into(), HeaderMap::new(), Some(PATIENCE)).await
+    }
+
     /// Posts a body and reads the JSON answer. `time` bounds the wait for it.
     pub(crate) async fn post<T: DeserializeOwned>(
         &self,
@@ -71,11 +98,22 @@ impl Server {
         time: Option<Duration>,
     ) -> Result<T, Refusal> {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
+        self.call(Method::POST, path, body, headers, time).await
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        headers: HeaderMap,
+        time: Option<Duration>,
+    ) -> Result<T, Refusal> {
         let absent =
             |told: String| Refusal::Absent(format!("{}: {told}; is `outboard up` running?", self.base));
         let target: Target =
             format!("{}{path}", self.base).parse().map_err(|error| absent(format!("{error}")))?;
-        let call = Call { target: &target, method: Method::POST, headers, body, timeout: time };
+        let call = Call { target: &target, method, headers, body, timeout: time };
         let answer = self.client.send(call).await.map_err(|error| absent(error.to_string()))?;
         let text = String::from_utf8_lossy(&answer.body);
         if !answer.status.is_success() {

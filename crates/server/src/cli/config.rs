@@ -9,9 +9,14 @@ use crate::output::{Exit, Output};
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
     /// Check flags, variables and file, and say what is wrong.
+    #[command(after_help = "Examples:\n  outboard config check --config production.yaml")]
     Check(CheckArgs),
     /// Print every key with its value, defaults included; secrets as ***.
-    #[command(after_help = "The output is JSON, which is YAML too: save it as config.yaml and edit it.")]
+    #[command(after_help = "\
+Examples:
+  outboard config print > config.yaml
+
+The output is JSON, which is YAML, too.")]
     Print(CheckArgs),
 }
 

@@ -1,6 +1,7 @@
 //! The command line: what can be asked, and the exit codes.
 
 mod config;
+mod operate;
 mod submit;
 mod up;
 mod verify;
@@ -40,6 +41,10 @@ enum Command {
     Up(up::UpArgs),
     /// Append commands to the running server and print their ids.
     Submit(submit::SubmitArgs),
+    /// List the workers of the running server, pause or resume one.
+    Workers(operate::WorkersArgs),
+    /// List the dead letters of the running server, or retry one.
+    Dead(operate::DeadArgs),
     /// Look at the message log.
     #[command(subcommand)]
     Log(verify::LogCommand),
@@ -88,6 +93,8 @@ pub(crate) fn run() -> ExitCode {
     let result = match cli.command {
         Command::Up(args) => up::run(&args),
         Command::Submit(args) => submit::run(args, output),
+        Command::Workers(args) => operate::workers(&args, output),
+        Command::Dead(args) => operate::dead(&args, output),
         Command::Log(command) => verify::run(&command, output),
         Command::Bench(args) => crate::bench::run(args, output),
         Command::Config(command) => config::run(&command, output),
@@ -110,5 +117,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_examples() {
+        fn check(command: &clap::Command) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let is_group = command.is_subcommand_required_set() && command.has_subcommands();
+            assert!(is_group || help.contains("Examples:"), "{}", command.get_name());
+            command.get_subcommands().for_each(check);
+        }
+        check(&super::Cli::command());
     }
 }

@@ -1,9 +1,6 @@
 //! `outboard submit`.
 
-use std::{
-    io::{BufRead, IsTerminal, stdin},
-    time::Duration,
-};
+use std::io::{BufRead, IsTerminal, stdin};
 
 use bytes::Bytes;
 use clap::Args;
@@ -13,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::{ConfigArgs, small_runtime};
 use crate::{
-    client::Server,
+    client::{PATIENCE, Server},
     output::{Exit, Output},
 };
 
@@ -50,9 +47,6 @@ pub(crate) struct SubmitArgs {
     config: ConfigArgs,
 }
 
-/// How long a server may take for an answer.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 /// The most commands and bytes of one batch from stdin.
 const BATCH_COMMANDS: usize = 1_000;
 const BATCH_BYTES: usize = 1 << 20;
@@ -88,12 +82,7 @@ pub(crate) fn run(args: SubmitArgs, output: Output) -> Result<(), Exit> {
             "name a type and a payload, or pipe commands in; see `outboard submit --help`",
         ));
     }
-    let server = Server::find(args.url.as_deref(), &config)?.ok_or_else(|| {
-        let directory = config.data_dir.display();
-        Exit::failure(format_args!(
-            "no server runs on {directory}; start `outboard up`, or name one with --url"
-        ))
-    })?;
+    let server = Server::require(args.url.as_deref(), &config)?;
     let runtime = small_runtime()?;
     match (&args.kind, &args.payload) {
         (Some(kind), Some(payload)) => runtime.block_on(one(&server, &args, kind, payload, output)),

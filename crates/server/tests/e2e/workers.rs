@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::{
-    harness::{Server, Setup},
+    harness::{Server, Setup, run, text},
     receiver::HostApp,
 };
 
@@ -100,4 +100,30 @@ fn a_new_worker_begins_at_the_end_unless_told_otherwise() {
     let next = server.command("outboard/echo", "2");
     assert_eq!(late.next()["id"], json!(next));
     assert_eq!(server.state(id, "late")["state"], "before");
+}
+
+#[test]
+fn the_commands_list_pause_resume_and_retry() {
+    let app = HostApp::answering(400);
+    let server = forward(&app, "");
+    let outboard = |arguments: &[&str]| {
+        let output = run(server.directory(), arguments);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let id = server.command("orders/confirm", "1");
+    server.wait_until("dead", |server| server.state(id, "orders")["state"] == "dead");
+    let dead = outboard(&["dead"]);
+    assert!(dead.contains(&format!("message {id}\torders\t1 attempts\t")) && dead.contains("400"), "{dead}");
+    app.answer(200);
+    let dead_id = dead.split('\t').next().unwrap();
+    assert_eq!(outboard(&["dead", "retry", dead_id]), format!("message {id} will be tried again\n"));
+    server.wait_until("done", |server| server.state(id, "orders")["state"] == "done");
+    assert_eq!(outboard(&["dead", "--worker", "orders"]), "");
+    assert_eq!(outboard(&["workers", "pause", "orders", "--reason", "deploy"]), "orders is paused\n");
+    assert_eq!(outboard(&["workers"]), "orders\tpaused\tlag 0\tparked 0\tdead 0\tdeploy\n");
+    assert_eq!(outboard(&["workers", "resume", "orders"]), "orders goes on\n");
+    let missing = run(server.directory(), &["workers", "pause", "nobody"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(text(&missing.stderr).contains("nobody"));
 }

@@ -1,0 +1,177 @@
+//! `outboard workers` and `outboard dead`: what people look at and decide while the server runs.
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::{ConfigArgs, small_runtime};
+use crate::{
+    client::Server,
+    output::{Exit, Output},
+};
+
+/// Arguments of `outboard workers`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  outboard workers
+  outboard workers pause orders --reason 'deploy until noon'
+  outboard workers resume orders")]
+pub(crate) struct WorkersArgs {
+    #[command(subcommand)]
+    command: Option<WorkersCommand>,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum WorkersCommand {
+    /// Let nothing new begin, not even after a restart.
+    #[command(after_help = "Examples:\n  outboard workers pause orders --reason 'deploy until noon'")]
+    Pause {
+        /// The worker.
+        name: String,
+        /// Why, for people; `/readyz?verbose` shows it.
+        #[arg(long)]
+        reason: Option<String>,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Go on.
+    #[command(after_help = "Examples:\n  outboard workers resume orders")]
+    Resume {
+        /// The worker.
+        name: String,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+}
+
+/// Arguments of `outboard dead`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  outboard dead
+  outboard dead --worker orders --json
+  outboard dead retry 17")]
+pub(crate) struct DeadArgs {
+    #[command(subcommand)]
+    command: Option<DeadCommand>,
+    /// Only those of this worker.
+    #[arg(long, value_name = "NAME")]
+    worker: Option<String>,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum DeadCommand {
+    /// Give a dead letter another life, with no attempt counted.
+    #[command(after_help = "Examples:\n  outboard dead retry 17")]
+    Retry {
+        /// The dead letter's own id, the first column of `outboard dead`.
+        id: u64,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+}
+
+/// Which server is asked.
+#[derive(Debug, Args)]
+struct ServerArgs {
+    /// The server, if it is not the one that runs on the data directory.
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+impl ServerArgs {
+    fn find(&self) -> Result<Server, Exit> {
+        Server::require(self.url.as_deref(), &self.config.load(Vec::new())?)
+    }
+}
+
+/// Lists, pauses or resumes workers.
+pub(crate) fn workers(args: &WorkersArgs, output: Output) -> Result<(), Exit> {
+    let runtime = small_runtime()?;
+    match &args.command {
+        None => {
+            let answer: Value = runtime.block_on(args.server.find()?.get("/workers"))?;
+            list_workers(&answer, output)
+        }
+        Some(WorkersCommand::Pause { name, reason, server }) => {
+            let body =
+                reason.as_ref().map_or_else(String::new, |reason| json!({"reason": reason}).to_string());
+            let path = format!("/workers/{}/pause", escape(name));
+            let answer: Value = runtime.block_on(server.find()?.post_json(&path, body))?;
+            Ok(output.record(&answer, format_args!("{name} is paused"))?)
+        }
+        Some(WorkersCommand::Resume { name, server }) => {
+            let path = format!("/workers/{}/resume", escape(name));
+            let answer: Value = runtime.block_on(server.find()?.post_json(&path, String::new()))?;
+            Ok(output.record(&answer, format_args!("{name} goes on"))?)
+        }
+    }
+}
+
+/// Lists or revives dead letters.
+pub(crate) fn dead(args: &DeadArgs, output: Output) -> Result<(), Exit> {
+    let runtime = small_runtime()?;
+    if let Some(DeadCommand::Retry { id, server }) = &args.command {
+        let answer: Value =
+            runtime.block_on(server.find()?.post_json(&format!("/dead/{id}/retry"), String::new()))?;
+        let message = &answer["message_id"];
+        return Ok(output.record(&answer, format_args!("message {message} will be tried again"))?);
+    }
+    let server = args.server.find()?;
+    let worker =
+        args.worker.as_ref().map_or_else(String::new, |worker| format!("&worker={}", escape(worker)));
+    let mut after = 0;
+    loop {
+        let path = format!("/dead?limit=1000&after={after}{worker}");
+        let page: Value = runtime.block_on(server.get(&path))?;
+        for letter in page["dead"].as_array().into_iter().flatten() {
+            let (id, message, worker) = (&letter["id"], &letter["message_id"], text(&letter["worker"]));
+            let (attempts, reason) = (&letter["attempts"], text(&letter["reason"]));
+            output.record(
+                letter,
+                format_args!("{id}\tmessage {message}\t{worker}\t{attempts} attempts\t{reason}"),
+            )?;
+        }
+        match page["next"].as_u64() {
+            Some(next) => after = next,
+            None => return Ok(()),
+        }
+    }
+}
+
+fn list_workers(answer: &Value, output: Output) -> Result<(), Exit> {
+    for worker in answer["workers"].as_array().into_iter().flatten() {
+        let (name, state, lag) = (text(&worker["name"]), text(&worker["state"]), &worker["lag"]);
+        let (parked, dead, reason) = (&worker["parked"], &worker["dead"], text(&worker["reason"]));
+        let line = format!("{name}\t{state}\tlag {lag}\tparked {parked}\tdead {dead}\t{reason}");
+        output.record(worker, line.trim_end())?;
+    }
+    Ok(())
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+/// A text as part of a path or a query.
+fn escape(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    text.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn what_is_escaped_is_plain() {
+        assert_eq!(super::escape("a-b_c.1"), "a-b_c.1");
+        assert_eq!(super::escape("a/b é"), "a%2Fb%20%C3%A9");
+    }
+}
