@@ -83,10 +83,12 @@ impl Queue {
         if let Some(error) = &state.closed {
             return Err(error.clone());
         }
+        // Settlements still go where appends do not any more.
+        let room = if matches!(request, Request::Append(_)) { 1 } else { 2 };
+        let is_full = state.messages + messages > room * self.limits.messages
+            || state.bytes + bytes > room * self.limits.bytes;
         // What one request may carry is limited elsewhere: into an empty queue it always goes.
-        let is_full =
-            state.messages + messages > self.limits.messages || state.bytes + bytes > self.limits.bytes;
-        let is_over = matches!(request, Request::Append(_)) && state.messages > 0 && is_full;
+        let is_over = messages > 0 && state.messages > 0 && is_full;
         if is_over || state.requests.len() >= self.limits.requests {
             let text = format!("{} requests wait for the log; try again", state.requests.len());
             return Err(PortError::new(Kind::Full, text));

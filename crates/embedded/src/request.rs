@@ -49,11 +49,17 @@ pub(crate) struct OpenRequest {
     pub(crate) reply: Reply<Opened>,
 }
 
+/// What an idempotency key adds to a transaction: keys are random, so that each one changes a page of its own.
+const KEY_BYTES: usize = 4_096;
+
 impl Request {
-    /// How many messages and bytes it appends.
+    /// How many messages and bytes it adds to a transaction.
     pub(crate) fn weight(&self) -> (usize, usize) {
         match self {
-            Self::Append(append) => (append.messages.len(), append.bytes),
+            Self::Append(append) => {
+                let key = if append.idempotency.is_some() { KEY_BYTES } else { 0 };
+                (append.messages.len(), append.bytes + key)
+            }
             Self::Commit(commit) => (commit.messages, commit.bytes),
             _ => (0, 0),
         }

@@ -123,7 +123,8 @@ impl Embedded {
             progress(chain.position, tip.0);
         }
         let read = move |connection: &Connection| {
-            // Workers move on while this runs: their marks are held against the tip of this moment.
+            // Workers move on while this runs: their marks are held against the tip of the same moment.
+            let _one_snapshot = connection.unchecked_transaction().map_err(unreadable)?;
             let tip = last_position(connection)?;
             ledger(connection, tip, &mut report).map(|()| report)
         };

@@ -57,8 +57,14 @@ impl Checkpoints {
         };
         let text =
             if held.is_some() { "PRAGMA wal_checkpoint(RESTART)" } else { "PRAGMA wal_checkpoint(PASSIVE)" };
-        connection.prepare_cached(text)?.query_row([], |_| Ok(()))?;
-        self.taken_over = frames;
+        let busy: i64 = connection.prepare_cached(text)?.query_row([], |row| row.get(0))?;
+        if held.is_some() && busy == 0 {
+            // The next commit begins the log again, for certain.
+            self.frames.store(0, Relaxed);
+            self.taken_over = 0;
+        } else {
+            self.taken_over = frames;
+        }
         Ok(true)
     }
 

@@ -38,6 +38,21 @@ async fn a_transaction_has_limits_and_so_has_the_queue() {
 }
 
 #[tokio::test]
+async fn a_queue_that_is_full_of_appends_has_room_for_settlements() {
+    let options = Options { queue_messages: 10, ..Options::default() };
+    let log = Embedded::memory(&MemoryDisk::new().unwrap(), options).await.unwrap();
+    hold(&log, "w").await;
+    let unit = || Unit { appends: vec![message("b/two", 1); 4], ..Unit::of("w".into(), 1) };
+    let first = log.append(vec![message("a/one", 1); 10].into());
+    let commits = [0; 4].map(|_| log.commit(vec![unit()]));
+    let second = log.append(vec![message("a/one", 1)].into());
+    assert_eq!(second.await.unwrap_err().kind, Kind::Full);
+    let results = join_all(commits).await;
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 2, "twice as many messages may wait");
+    assert_eq!(first.await.unwrap().first, Position(1));
+}
+
+#[tokio::test]
 async fn an_append_that_nobody_waits_for_is_kept() {
     let log = remember(&MemoryDisk::new().unwrap()).await;
     drop(log.append(vec![message("a/one", 1)].into()));
