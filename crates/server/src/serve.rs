@@ -139,14 +139,22 @@ async fn connection<S: Service>(
 ) {
     // Without it small answers wait for the client's delayed acknowledgement. It can only fail on a dead socket.
     let _ = stream.set_nodelay(true);
-    // Buffers are made when the first byte comes: ten thousand idle connections cost little.
     let first_byte = tokio::select! {
         () = stop.cancelled() => return,
         first_byte = timeout(head, stream.readable()) => first_byte,
     };
-    if !matches!(first_byte, Ok(Ok(()))) {
-        return;
+    if matches!(first_byte, Ok(Ok(()))) {
+        // Boxed, so that a connection that says nothing costs neither buffers nor the state of a request.
+        Box::pin(talk(stream, service, protocol, stop)).await;
     }
+}
+
+async fn talk<S: Service>(
+    stream: TcpStream,
+    service: Arc<S>,
+    protocol: http1::Builder,
+    stop: CancellationToken,
+) {
     let answer = service_fn(move |request| {
         let service = service.clone();
         async move { Ok::<_, Infallible>(service.answer(request).await) }

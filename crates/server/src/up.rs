@@ -26,7 +26,8 @@ use crate::{
 /// The exit code after a second signal: 128 and the number of SIGINT, whichever signal it was.
 const SECOND_SIGNAL: i32 = 130;
 
-/// How long requests that are under way may take once the listener is closed, when the drain has used up its time.
+/// How long requests that are under way may take once the listener is closed. A client that is slower has got no
+/// answer, and asks again.
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
 
 /// Runs until a signal or a failure of the log. `started` is when the process was.
@@ -93,8 +94,7 @@ async fn drain(time: Duration, workers: &Workers, servers: Servers) -> Result<()
             Err(error) => tracing::warn!(%worker, %error, "the worker did not drain"),
         }
     }
-    let left = shutdown.deadline().saturating_duration_since(tokio::time::Instant::now());
-    servers.stop(left.max(LAST_REQUESTS)).await;
+    servers.stop(LAST_REQUESTS).await;
     tracing::info!(returned, "stopped");
     Ok(())
 }

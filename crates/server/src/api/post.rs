@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, request::Parts};
 use hyper::body::Incoming;
 use outboard_core::{
     NewMessage,
@@ -14,16 +14,15 @@ use super::{
     Api,
     body::{self, Media},
     idempotency, json,
+    query::Query,
 };
 use crate::serve::Answer;
 
 impl Api {
     /// Appends one command and answers with its id after the fsync.
-    pub(super) async fn post_command(
-        &self,
-        headers: &HeaderMap,
-        body: &mut Incoming,
-    ) -> Result<Answer, Problem> {
+    pub(super) async fn post_command(&self, head: &Parts, body: &mut Incoming) -> Result<Answer, Problem> {
+        Query::parse(head.uri.query(), &[])?;
+        let headers = &head.headers;
         body::media(headers, false)?;
         let bytes = body::read(body, self.limits.body, self.limits.read).await?;
         let message = self.rules.parse_one(&bytes)?;

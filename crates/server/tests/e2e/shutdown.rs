@@ -156,3 +156,15 @@ fn a_disk_that_fails_ends_the_process_with_an_error_and_loses_nothing() {
     let tip = server.metric("outboard_log_tip ").unwrap();
     assert!(taken > 0 && tip >= f64::from(taken), "{taken} were taken, {tip} are there");
 }
+
+#[test]
+fn slow_and_idle_clients_do_not_hold_it_up() {
+    let mut server = Server::with(Setup { config: "drain: 60s\n", ..Setup::default() });
+    let mut idle = server.connect();
+    assert_eq!(idle.send("GET", "/livez", &[], b"").status, 200);
+    let mut half = server.connect();
+    half.write(b"POST /commands HT");
+    let mut body = server.connect();
+    body.write(b"POST /commands HTTP/1.1\r\ncontent-type: application/json\r\ncontent-length: 50\r\n\r\n{");
+    server.stop();
+}
