@@ -16,7 +16,7 @@
 //! The whole time of an attempt is bounded by the worker's policy, by which the runtime drops the attempt.
 
 mod answer;
-mod envelope;
+pub(crate) mod envelope;
 
 use std::{
     fmt,

@@ -20,6 +20,7 @@ use outboard_core::{
 use tokio::time::Instant;
 
 use crate::{
+    forward::envelope::rfc_3339,
     handler::Handler,
     periodic::Periodic,
     policy::Policy,
@@ -349,7 +350,7 @@ fn degradation(handle: &WorkerHandle) -> Option<String> {
     match handle.state() {
         WorkerState::Paused { reason } => Some(format!("paused: {reason}")),
         WorkerState::Outage { since, reason, probes } => {
-            Some(format!("outage since {since}, {probes} probes: {reason}"))
+            Some(format!("outage since {}, {probes} probes: {reason}", rfc_3339(since)))
         }
         WorkerState::Failed { reason } => Some(format!("failed: {reason}")),
         WorkerState::Running => handle.trouble().map(|error| error.to_string()),

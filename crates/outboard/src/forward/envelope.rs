@@ -61,7 +61,8 @@ fn as_json(payload: &[u8]) -> Option<&str> {
     Some(text.trim_ascii())
 }
 
-fn rfc_3339(time: Time) -> Timestamp {
+/// A time as people and programs read it.
+pub(crate) fn rfc_3339(time: Time) -> Timestamp {
     let nearest = if time.as_millis() < 0 { Timestamp::MIN } else { Timestamp::MAX };
     Timestamp::from_millisecond(time.as_millis()).unwrap_or(nearest)
 }
