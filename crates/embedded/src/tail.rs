@@ -216,3 +216,72 @@ impl Tail {
         Some(state.batches.range(start..).take_while(|batch| batch.first < last).cloned().collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use outboard_core::{Headers, Time};
+
+    use super::*;
+
+    fn batch(first: u64, count: u64, kind: &str) -> Arc<Batch> {
+        let messages = (first..first + count).map(|id| {
+            let (kind, payload, headers) = (kind.into(), Bytes::from_static(b"{}"), Headers::default());
+            Arc::new(Message {
+                id: Position(id),
+                kind,
+                payload,
+                headers,
+                timestamp: Time::default(),
+                run_at: None,
+            })
+        });
+        Arc::new(Batch::new(messages.collect(), 2 * count as usize))
+    }
+
+    fn ids(page: &Page) -> Vec<u64> {
+        page.messages.iter().map(|message| message.id.0).collect()
+    }
+
+    #[test]
+    fn what_does_not_fit_makes_room_by_whole_batches() {
+        let tail = Tail::new(10, 1 << 20);
+        for first in [1, 5, 9] {
+            tail.publish(batch(first, 4, "a/one"));
+        }
+        let read = |after| tail.read(Position(after), &TypeSet::all(), Limit::messages(100));
+        assert!(read(3).is_none(), "position 4 is gone");
+        assert_eq!(ids(&read(4).unwrap()), [5, 6, 7, 8, 9, 10, 11, 12]);
+        assert_eq!(ids(&read(10).unwrap()), [11, 12]);
+        assert_eq!(tail.lock().evicted.len(), 1);
+        tail.sweep();
+        assert!(tail.lock().evicted.is_empty());
+        tail.publish(batch(13, 11, "a/one"));
+        assert!(read(12).is_none(), "a batch that does not fit at all leaves an empty tail");
+        tail.publish(batch(24, 1, "a/one"));
+        assert_eq!(ids(&read(23).unwrap()), [24]);
+    }
+
+    #[test]
+    fn bytes_count_and_so_does_what_waits_to_be_freed() {
+        let tail = Tail::new(1 << 20, 100 * OVERHEAD);
+        for number in 0..50 {
+            tail.publish(batch(1 + 40 * number, 40, "a/one"));
+        }
+        let state = tail.lock();
+        assert_eq!(state.batches.len(), 2);
+        assert!(state.evicted_bytes <= MAX_EVICTED && state.bytes <= 100 * OVERHEAD);
+    }
+
+    #[test]
+    fn batches_of_other_types_are_passed() {
+        let tail = Tail::new(100, 1 << 20);
+        for (first, kind) in [(1, "a/one"), (5, "b/two"), (9, "a/one")] {
+            tail.publish(batch(first, 4, kind));
+        }
+        let types: TypeSet = ["a/*".parse().unwrap()].into_iter().collect();
+        let read = |scan| tail.read(Position(2), &types, Limit { scan, ..Limit::messages(100) }).unwrap();
+        assert_eq!((ids(&read(100)), read(100).next), (vec![3, 4, 9, 10, 11, 12], Position(12)));
+        assert_eq!((ids(&read(5)), read(5).next), (vec![3, 4], Position(7)));
+    }
+}
