@@ -42,22 +42,23 @@ fn metric(server: &Server, name: &str) -> u64 {
 
 #[test]
 fn an_app_that_refuses_connections_is_waited_for() {
-    println!("{}", sick(json!({"mode": "refusing"}), "refused"));
+    // The connections that are kept may be found closed first.
+    println!("{}", sick(json!({"mode": "refusing"}), &["refused", "closed"]));
 }
 
 #[test]
 fn an_app_that_hangs_is_waited_for() {
-    println!("{}", sick(json!({"mode": "hanging"}), "timed out"));
+    println!("{}", sick(json!({"mode": "hanging"}), &["timed out"]));
 }
 
 #[test]
 fn an_app_that_answers_503_is_waited_for() {
     // Slow enough that two probes at once would meet.
-    println!("{}", sick(json!({"mode": "answering", "status": 503, "after": 0.1}), "503"));
+    println!("{}", sick(json!({"mode": "answering", "status": 503, "after": 0.1}), &["503"]));
 }
 
 /// An outage from its begin to its end; gives the figures.
-fn sick(mode: Value, reason: &str) -> String {
+fn sick(mode: Value, reasons: &[&str]) -> String {
     let (before, during) = (200, scaled(600, 5_000));
     let mut app = HostApp::start();
     let server = worker(&app, CONCURRENCY, "");
@@ -76,7 +77,7 @@ fn sick(mode: Value, reason: &str) -> String {
     let (failed, probes, parked) =
         (metric(&server, "failed_total"), metric(&server, "probes_total"), metric(&server, "parked"));
     assert!(parked <= CONCURRENCY as u64, "{parked} messages are parked, more than were in flight");
-    stays_ready(&server, reason);
+    stays_ready(&server, reasons);
     let last = post(&server, vec![json!({}); during - during / 2]);
     let pace = probe_for_a_while(&server, probes);
     let (failed, probes) =
@@ -103,13 +104,17 @@ fn sick(mode: Value, reason: &str) -> String {
 }
 
 /// Outboard goes on accepting, and says who is sick.
-fn stays_ready(server: &Server, reason: &str) {
+fn stays_ready(server: &Server, reasons: &[&str]) {
     let ready = server.get("/readyz?verbose");
     assert_eq!((ready.status, &ready.json()["status"]), (200, &json!("degraded")));
     assert_eq!(server.get("/readyz").status, 200);
     let told = ready.json()["reasons"][0].clone();
     assert_eq!(told["part"], "worker orders");
-    assert!(told["reason"].as_str().unwrap().contains(reason), "{told}");
+    let text = told["reason"].as_str().unwrap();
+    assert!(
+        text.starts_with("outage since 20") && reasons.iter().any(|reason| text.contains(reason)),
+        "{told}"
+    );
 }
 
 /// Lets the outage go on for some probes, at least one a second; gives the time between two.
@@ -186,7 +191,7 @@ fn bad_beside_good(answer: Value, reason: &str) -> String {
     assert!(gap <= 4.0, "the good ones stood still for {gap} s");
     // Four attempts of ten bad ones, half a second each, in five places; and the good ones at 250 a second.
     let took = times[times.len() - 1] - began;
-    assert!(took <= 2.0 * (4.0 + good as f64 / 250.0), "the good ones took {took} s");
+    assert!(took <= 3.0 * (4.0 + good as f64 / 250.0), "the good ones took {took} s");
     server.wait_until("it ends well", |server| the_worker(server)["state"] == "running");
     assert_eq!(server.get("/dead").json()["dead"].as_array().unwrap().len(), BAD as usize);
     let outages = metric(&server, "outages_total");

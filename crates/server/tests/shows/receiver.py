@@ -47,11 +47,13 @@ class App:
         self.server = await loop.create_server(lambda: Connection(self), "127.0.0.1", self.port, backlog=1024)
         self.port = self.server.sockets[0].getsockname()[1]
 
-    def stop_listening(self):
+    async def stop_listening(self):
         self.server.close()
         self.server = None
         for connection in list(self.connections):
             connection.transport.abort()
+        while self.connections:
+            await asyncio.sleep(0)
 
     def choose(self, message):
         """The status to answer with, HUNG or CLOSED."""
@@ -83,7 +85,7 @@ class App:
                 await self.listen()
             self.mode, self.mode_since = order, time.monotonic()
             if order["mode"] == "refusing":
-                self.stop_listening()
+                await self.stop_listening()
             tell({})
         elif "wait" in order:
             if len(self.answered) >= order["wait"]:
