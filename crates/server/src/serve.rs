@@ -139,11 +139,13 @@ async fn connection<S: Service>(
 ) {
     // Without it small answers wait for the client's delayed acknowledgement. It can only fail on a dead socket.
     let _ = stream.set_nodelay(true);
+    // Looked at, not only waited for: a new socket counts as readable until a read has found nothing.
+    let mut first = [0];
     let first_byte = tokio::select! {
         () = stop.cancelled() => return,
-        first_byte = timeout(head, stream.readable()) => first_byte,
+        first_byte = timeout(head, stream.peek(&mut first)) => first_byte,
     };
-    if matches!(first_byte, Ok(Ok(()))) {
+    if matches!(first_byte, Ok(Ok(1))) {
         // Boxed, so that a connection that says nothing costs neither buffers nor the state of a request.
         Box::pin(talk(stream, service, protocol, stop)).await;
     }
@@ -169,5 +171,27 @@ async fn talk<S: Service>(
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nothing;
+
+    impl Service for Nothing {
+        async fn answer(self: Arc<Self>, _: Request<Incoming>) -> Answer {
+            Response::new(Full::default())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_silent_connection_is_small() {
+        let bound = bind("127.0.0.1:0".parse().unwrap(), "api.port").await.unwrap();
+        let stream = TcpStream::connect(bound.address()).await.unwrap();
+        let head = Duration::from_secs(1);
+        let future = connection(stream, Arc::new(Nothing), protocol(head), head, CancellationToken::new());
+        assert!(size_of_val(&future) < 1_024, "{} bytes", size_of_val(&future));
     }
 }

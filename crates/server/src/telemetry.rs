@@ -31,13 +31,13 @@ fn parse(filter: &str) -> Result<EnvFilter, String> {
     EnvFilter::builder().parse(filter).map_err(|error| format!("is not a log filter: {error}"))
 }
 
-/// Starts logging for the whole process.
-pub(crate) fn start(filter: &str) -> Result<(), String> {
+/// Starts logging for the whole process; `json` asks for JSON lines even on a terminal.
+pub(crate) fn start(filter: &str, json: bool) -> Result<(), String> {
     let filter = parse(filter)?;
-    let is_terminal = io::stderr().is_terminal();
+    let as_text = io::stderr().is_terminal() && !json;
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_timer(SystemTime);
-    let started = if is_terminal {
+    let started = if as_text {
         tracing::subscriber::set_global_default(builder.with_ansi(!crate::config::env::no_color()).finish())
     } else {
         tracing::subscriber::set_global_default(

@@ -19,7 +19,7 @@ use crate::{
     config::{Config, Limits},
     echo, forward,
     metrics::HttpMetrics,
-    output::{self, Exit},
+    output::{self, Exit, Output},
     serve::{self, Bound, ServeLimits},
 };
 
@@ -31,18 +31,18 @@ const SECOND_SIGNAL: i32 = 130;
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
 
 /// Runs until a signal or a failure of the log. `started` is when the process was.
-pub(crate) async fn run(config: Config, started: Instant) -> Result<(), Exit> {
+pub(crate) async fn run(config: Config, started: Instant, output: Output) -> Result<(), Exit> {
     let signals = Signals::listen()?;
     let connections = open_files(&config.limits);
     let storage = Embedded::open(&config.data_dir, Options::default()).await.map_err(Exit::failure)?;
-    let result = serve(&config, started, &storage, connections, signals).await;
+    let result = serve(&config, (started, output), &storage, connections, signals).await;
     storage.close().await;
     result
 }
 
 async fn serve(
     config: &Config,
-    started: Instant,
+    (started, output): (Instant, Output),
     storage: &Embedded,
     connections: usize,
     mut signals: Signals,
@@ -58,7 +58,7 @@ async fn serve(
     let api = Arc::new(api(config, started, storage, workers.clone(), phase.clone()));
     let servers = Servers::start(bound, metrics, api, connections, config.limits.read_timeout.0);
     let published = address::publish(&config.data_dir, &url(listening)).map_err(Exit::failure)?;
-    announce(&url(listening), metrics_url.as_deref(), &config.data_dir, started);
+    announce(&url(listening), metrics_url.as_deref(), &config.data_dir, (started, output));
 
     let mut health = storage.health();
     let failed = health.wait_for(|health| matches!(health, Health::Failed(_)));
@@ -190,9 +190,9 @@ fn url(address: SocketAddr) -> String {
     format!("http://{}", SocketAddr::new(host, address.port()))
 }
 
-fn announce(url: &str, metrics: Option<&str>, directory: &Path, started: Instant) {
+fn announce(url: &str, metrics: Option<&str>, directory: &Path, (started, output): (Instant, Output)) {
     let millis = started.elapsed().as_millis();
-    if output::is_watched() {
+    if output::is_watched() && !output.json {
         output::notice(format_args!(
             "Outboard listens on {url}, data in {} (ready in {millis} ms)",
             directory.display()

@@ -28,7 +28,7 @@ Exit codes: 0 done, 1 failed, 64 wrong usage or configuration, 130 stopped by a 
 #[derive(Debug, Parser)]
 #[command(name = "outboard", version, after_help = EXAMPLES)]
 pub(crate) struct Cli {
-    /// Print JSON instead of text for people.
+    /// Print JSON instead of text for people; `up` logs JSON, as it always does without a terminal.
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -64,17 +64,13 @@ pub(crate) struct ConfigArgs {
     /// Where everything durable lives [default: outboard-data; variable: OUTBOARD_DATA_DIR].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
-    /// What is logged: a level or a list by module, such as info,outboard_embedded=debug [default: info].
-    #[arg(long, value_name = "FILTER")]
-    log_level: Option<String>,
 }
 
 impl ConfigArgs {
     /// The configuration with these and further flags laid over it.
     pub(crate) fn load(&self, further: Vec<Flag>) -> Result<Config, ConfigError> {
         let mut flags = further;
-        let own = [("data_dir", &self.data_dir, "--data-dir"), ("log_level", &self.log_level, "--log-level")];
-        flags.extend(own.into_iter().filter_map(|(key, value, flag)| Some((key, value.clone()?, flag))));
+        flags.extend(self.data_dir.clone().map(|value| ("data_dir", value, "--data-dir")));
         crate::config::load(self.config.as_deref(), &env::variables()?, &flags)
     }
 }
@@ -91,7 +87,7 @@ pub(crate) fn run() -> ExitCode {
     };
     let output = Output { json: cli.json };
     let result = match cli.command {
-        Command::Up(args) => up::run(&args),
+        Command::Up(args) => up::run(&args, output),
         Command::Submit(args) => submit::run(args, output),
         Command::Workers(args) => operate::workers(&args, output),
         Command::Dead(args) => operate::dead(&args, output),

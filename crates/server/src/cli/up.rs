@@ -3,7 +3,11 @@
 use clap::Args;
 
 use super::ConfigArgs;
-use crate::{config::Flag, output::Exit, telemetry};
+use crate::{
+    config::Flag,
+    output::{Exit, Output},
+    telemetry,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -28,27 +32,34 @@ pub(crate) struct UpArgs {
     /// The port of the API; 0 takes a free one [default: 8085; variable: OUTBOARD_API__PORT].
     #[arg(long, value_name = "PORT")]
     port: Option<String>,
+    /// What is logged: a level or a list by module, such as info,outboard_embedded=debug [default: info].
+    #[arg(long, value_name = "FILTER")]
+    log_level: Option<String>,
     /// Forward every message to this URL, with the worker `forward`.
     #[arg(long, value_name = "URL")]
     forward: Option<String>,
 }
 
 /// Runs the server until a signal.
-pub(crate) fn run(args: &UpArgs) -> Result<(), Exit> {
+pub(crate) fn run(args: &UpArgs, output: Output) -> Result<(), Exit> {
     let started = std::time::Instant::now();
-    let flags = [("host", &args.host, "--host"), ("api.port", &args.port, "--port")];
+    let flags = [
+        ("host", &args.host, "--host"),
+        ("api.port", &args.port, "--port"),
+        ("log_level", &args.log_level, "--log-level"),
+    ];
     let flags: Vec<Flag> =
         flags.into_iter().filter_map(|(key, value, flag)| Some((key, value.clone()?, flag))).collect();
     let mut config = args.config.load(flags)?;
     if let Some(url) = &args.forward {
         config.add_forward(url)?;
     }
-    telemetry::start(&config.log_level).map_err(Exit::failure)?;
+    telemetry::start(&config.log_level, output.json).map_err(Exit::failure)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Exit::failure(format_args!("cannot start the runtime: {error}")))?;
-    let result = runtime.block_on(crate::up::run(config, started));
+    let result = runtime.block_on(crate::up::run(config, started, output));
     // Whatever still runs has been given its deadline; nothing may hold the process.
     runtime.shutdown_background();
     result
