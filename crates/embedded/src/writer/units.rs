@@ -1,6 +1,6 @@
 //! Units: guards first, then writes.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use outboard_core::{
@@ -49,25 +49,13 @@ impl Batch<'_> {
         Ok(Ok(results))
     }
 
-    /// Whether the done marks lie in the log and in their cursors' windows.
+    /// Whether the done marks lie in the log: what they mark would never be delivered otherwise.
     fn check_done(&self, units: &[PreparedUnit]) -> Result<(), PortError> {
-        let mut cursors: HashMap<&WorkerName, Cursor> = HashMap::new();
         for PreparedUnit { unit, .. } in units {
-            let Some(state) = self.workers.get(&unit.worker).filter(|state| state.epoch == unit.epoch) else {
-                continue;
-            };
-            let limit = state.cursor.limit();
-            let fits = |(_, to): &(Position, Position)| *to <= limit && to.0 <= self.end.position;
-            if unit.done.iter().all(fits) && !cursors.contains_key(&unit.worker) {
-                continue;
-            }
-            let cursor = cursors.entry(&unit.worker).or_insert_with(|| state.cursor.clone());
-            for &(from, to) in &unit.done {
-                if to.0 > self.end.position || !cursor.mark(from, to) {
-                    let text =
-                        format!("positions {from} to {to} of worker {} cannot be done yet", unit.worker);
-                    return Err(PortError::new(Kind::Invalid, text));
-                }
+            if let Some((_, to)) = unit.done.iter().find(|(_, to)| to.0 > self.end.position) {
+                let text =
+                    format!("worker {} is not done with message {to}: it is not in the log", unit.worker);
+                return Err(PortError::new(Kind::Invalid, text));
             }
         }
         Ok(())
@@ -81,6 +69,10 @@ impl Batch<'_> {
             return Ok(UnitResult::Fenced);
         }
         let worker = state.id;
+        if !fits(&state.cursor, &unit.done) {
+            // The holder's window moves with all of its units: one before this was in conflict.
+            return Ok(UnitResult::Conflict);
+        }
         for Guard::Version(name, version) in &unit.guards {
             if key(self.connection, worker, name)?.version != *version {
                 return Ok(UnitResult::Conflict);
@@ -101,7 +93,7 @@ impl Batch<'_> {
             let state = self.workers.change(&unit.worker).expect("the unit's worker is known");
             for &(from, to) in &unit.done {
                 let fits = state.cursor.mark(from, to);
-                debug_assert!(fits, "done marks are checked before their unit is written");
+                assert!(fits, "done marks are checked before their unit is written");
             }
         }
         let first = (!prepared.appends.is_empty()).then_some(Position(self.end.position + 1));
@@ -226,6 +218,16 @@ impl Batch<'_> {
         }
         Ok(added)
     }
+}
+
+/// Whether a cursor's window takes these marks.
+fn fits(cursor: &Cursor, done: &[(Position, Position)]) -> bool {
+    let limit = cursor.limit();
+    if done.iter().all(|(_, to)| *to <= limit) {
+        return true;
+    }
+    let mut moved = cursor.clone();
+    done.iter().all(|&(from, to)| moved.mark(from, to))
 }
 
 /// A counter's next value; nothing when it holds something else than a number.

@@ -90,6 +90,27 @@ async fn impossible_done_marks_are_refused_with_everything_beside_them() {
 }
 
 #[tokio::test]
+async fn a_window_moves_with_the_units_of_one_commit() {
+    let log = remember(&MemoryDisk::new().unwrap()).await;
+    for _ in 0..8 {
+        append(&log, "a/one", 10_000).await;
+    }
+    hold(&log, "w").await;
+    let done = |from, to| Unit { done: vec![(Position(from), Position(to))], ..Unit::of("w".into(), 1) };
+    let stale = Unit { guards: vec![Guard::Version("k".into(), 9)], ..done(1, 60_000) };
+    let results = log.commit(vec![stale, done(70_000, 70_010)]).await.unwrap();
+    assert_eq!(
+        results,
+        [UnitResult::Conflict, UnitResult::Conflict],
+        "without the first one it does not fit"
+    );
+    let results = log.commit(vec![done(1, 60_000), done(70_000, 70_010)]).await.unwrap();
+    assert_eq!(results, [UnitResult::Applied(None), UnitResult::Applied(None)]);
+    let row = &log.workers().await.unwrap()[0];
+    assert_eq!((row.low, row.done_above), (Position(60_000), 11));
+}
+
+#[tokio::test]
 async fn a_key_s_versions_never_come_again() {
     let log = remember(&MemoryDisk::new().unwrap()).await;
     hold(&log, "w").await;
