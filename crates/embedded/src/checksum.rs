@@ -24,7 +24,8 @@ pub struct Fields<'a> {
 
 /// The checksum of a row whose predecessor's checksum is `previous` ([`BEFORE_FIRST`] for the first row).
 ///
-/// XXH3 over the fixed fields and all lengths, then over each variable field, each seeded with the hash before it.
+/// XXH3 over the fixed fields and all lengths, then over each variable field, each seeded with the hash
+/// before it.
 pub fn checksum(previous: u64, fields: &Fields<'_>) -> u64 {
     let numbers: [u64; 6] = [
         fields.id.cast_unsigned(),

@@ -39,9 +39,8 @@ use crate::{
 ///
 /// let directory = tempfile::tempdir().unwrap();
 /// let log = Embedded::open(directory.path(), Options::default()).await?;
-/// let appended = log.append(vec![NewMessage::new("orders/confirm", r#"{"order_id":7}"#)].into()).await.unwrap();
-/// assert_eq!(appended.first, Position(1));
-/// log.close().await;
+/// let appended = log.append(vec![NewMessage::new("orders/confirm",
+/// r#"{"order_id":7}"#)].into()).await.unwrap(); assert_eq!(appended.first, Position(1)); log.close().await;
 /// # Ok::<(), outboard_embedded::OpenError>(()) }).unwrap();
 /// ```
 #[derive(Clone)]
@@ -115,7 +114,8 @@ impl Embedded {
         shared.counters.snapshot()
     }
 
-    /// Finishes what is enqueued, checkpoints, and gives the directory back. Everything is `Closed` from then on.
+    /// Finishes what is enqueued, checkpoints, and gives the directory back. Everything is `Closed` from then
+    /// on.
     pub async fn close(&self) {
         self.shared().queue.close(closed());
         // The sender lives in `shared`: this ends when the writer has.

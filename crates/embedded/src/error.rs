@@ -30,7 +30,8 @@ pub enum OpenError {
     Sqlite(#[from] rusqlite::Error),
     /// The file is a database of something else, or of a version of Outboard that this one does not know.
     #[error(
-        "{path} {found}; this Outboard reads format {known}: use the version that wrote it, or another directory"
+        "{path} {found}; this Outboard reads format {known}: use the version that wrote it, or another \
+         directory"
     )]
     Format {
         /// The database file.
@@ -42,8 +43,8 @@ pub enum OpenError {
     },
     /// The log ends before a position that was durable.
     #[error(
-        "the log ends at {log}, but {tip} was durable: {} messages are lost. Restore the directory from a backup, or \
-         delete its file `tip` to go on without them", .tip.0.saturating_sub(.log.0)
+        "the log ends at {log}, but {tip} was durable: {} messages are lost. Restore the directory from a \
+         backup, or delete its file `tip` to go on without them", .tip.0.saturating_sub(.log.0)
     )]
     LostTail {
         /// Where the log ends.

@@ -1,7 +1,7 @@
 //! SQLite for every port of Outboard: [`outboard_core::Log`] and [`outboard_core::Ledger`] on one file.
 //!
-//! One writer joins everything that waits into one transaction with one fsync, and answers after it. Readers at the
-//! tip are served from memory, the others by a few connections of their own.
+//! One writer joins everything that waits into one transaction with one fsync, and answers after it. Readers
+//! at the tip are served from memory, the others by a few connections of their own.
 
 mod embedded;
 mod error;

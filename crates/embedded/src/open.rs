@@ -35,8 +35,8 @@ pub(crate) fn directory(path: &Path, options: Options) -> Result<(Writer, Arc<Sh
     build(Arc::new(Mutex::new(connection)), readers, mark, place, options)
 }
 
-/// Makes the directory if it is not there, so that it is there after a power loss as well. SQLite sees to what it
-/// puts into it.
+/// Makes the directory if it is not there, so that it is there after a power loss as well. SQLite sees to
+/// what it puts into it.
 fn create(path: &Path) -> std::io::Result<()> {
     if path.is_dir() {
         return Ok(());

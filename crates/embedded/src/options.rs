@@ -17,11 +17,11 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
     /// Simulated crashes; none in production.
     pub faults: Faults,
-    /// At most this many messages wait for the writer; further appends are refused as `Full` at once, because an
-    /// append takes its place in the order before it returns. What units append may wait twice as much.
+    /// At most this many messages wait for the writer; further appends are refused as `Full` at once, because
+    /// an append takes its place in the order before it returns. What units append may wait twice as much.
     pub queue_messages: usize,
-    /// At most this many bytes of messages wait for the writer, as for `queue_messages`. An append into an empty
-    /// queue is always taken.
+    /// At most this many bytes of messages wait for the writer, as for `queue_messages`. An append into an
+    /// empty queue is always taken.
     pub queue_bytes: usize,
     /// At most this many requests of any kind wait for the writer; further ones are refused as `Full`.
     pub queue_requests: usize,
@@ -41,8 +41,8 @@ pub struct Options {
     pub reserve_bytes: u64,
     /// The write-ahead log is checkpointed when it is larger than this, in bytes.
     pub checkpoint_bytes: u64,
-    /// Readers are held up for a checkpoint when the write-ahead log would grow over this, in bytes. One transaction
-    /// may still end above it.
+    /// Readers are held up for a checkpoint when the write-ahead log would grow over this, in bytes. One
+    /// transaction may still end above it.
     pub wal_bytes: u64,
     /// At most this many idempotency keys are kept; the oldest go first.
     pub idempotency_keys: u64,

@@ -18,8 +18,8 @@ use crate::{
 /// At most this many rows are read in one transaction.
 pub(crate) const MAX_ROWS: usize = 1_000;
 
-/// Payloads are packed into chunks of this size: one allocation for many, and a message that is kept for long holds
-/// no more than that.
+/// Payloads are packed into chunks of this size: one allocation for many, and a message that is kept for long
+/// holds no more than that.
 const CHUNK_BYTES: usize = 64 << 10;
 
 const SELECT_MESSAGES: &str = "SELECT id, timestamp, type, headers, payload, run_at, checksum FROM messages

@@ -82,7 +82,8 @@ pub(crate) fn due(connection: &Connection, worker: &str, until: Time, max: usize
     let Some(worker) = worker_id(connection, worker)? else { return Ok(DuePage::default()) };
     let max = max.min(MAX_ROWS);
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT {PARKED_COLUMNS} FROM parked WHERE worker = ?1 AND due < {NEVER} ORDER BY due, position LIMIT ?2"
+        "SELECT {PARKED_COLUMNS} FROM parked WHERE worker = ?1 AND due < {NEVER}
+         ORDER BY due, position LIMIT ?2"
     ))?;
     let mut rows = statement.query(params![worker, max as i64 + 1])?;
     let mut page = DuePage::default();

@@ -40,7 +40,8 @@ pub(crate) struct Readers {
     path: PathBuf,
     permits: Arc<Semaphore>,
     idle: Mutex<Vec<Connection>>,
-    /// Held for reading by every read: the writer closes it for a moment when the write-ahead log must be restarted.
+    /// Held for reading by every read: the writer closes it for a moment when the write-ahead log must be
+    /// restarted.
     gate: RwLock<()>,
 }
 

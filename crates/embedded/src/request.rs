@@ -49,7 +49,8 @@ pub(crate) struct OpenRequest {
     pub(crate) reply: Reply<Opened>,
 }
 
-/// What an idempotency key adds to a transaction: keys are random, so that each one changes a page of its own.
+/// What an idempotency key adds to a transaction: keys are random, so that each one changes a page of its
+/// own.
 const KEY_BYTES: usize = 4_096;
 
 impl Request {

@@ -17,8 +17,8 @@ const APPLICATION: i64 = 0x4f75_7462;
 
 /// The table that holds the log.
 pub const CREATE_MESSAGES: &str = "CREATE TABLE messages (
-    id INTEGER PRIMARY KEY, timestamp INTEGER NOT NULL, type TEXT NOT NULL, headers TEXT, payload BLOB NOT NULL,
-    run_at INTEGER, checksum INTEGER NOT NULL)";
+    id INTEGER PRIMARY KEY, timestamp INTEGER NOT NULL, type TEXT NOT NULL, headers TEXT,
+    payload BLOB NOT NULL, run_at INTEGER, checksum INTEGER NOT NULL)";
 
 /// Appends one message.
 pub const INSERT_MESSAGE: &str =
@@ -29,14 +29,14 @@ pub const INSERT_MESSAGE: &str =
 pub const WRITER_PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
     PRAGMA wal_autocheckpoint = 0; PRAGMA foreign_keys = OFF; PRAGMA temp_store = MEMORY;";
 
-/// Everything but the log. A worker has a number, because every one of its parked rows repeats it. Running rows have
-/// the latest due time, so that the index on it finds them as well.
+/// Everything but the log. A worker has a number, because every one of its parked rows repeats it. Running
+/// rows have the latest due time, so that the index on it finds them as well.
 const CREATE_REST: &str = "
-CREATE TABLE workers (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, epoch INTEGER NOT NULL, low INTEGER NOT NULL,
-    done BLOB, began_after INTEGER NOT NULL, claims INTEGER NOT NULL, clean INTEGER NOT NULL, paused TEXT,
+CREATE TABLE workers (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, epoch INTEGER NOT NULL,
+    low INTEGER NOT NULL, done BLOB, began_after INTEGER NOT NULL, claims INTEGER NOT NULL, clean INTEGER NOT NULL, paused TEXT,
     parked INTEGER NOT NULL, dead INTEGER NOT NULL, version INTEGER NOT NULL);
-CREATE TABLE parked (worker INTEGER NOT NULL, position INTEGER NOT NULL, state INTEGER NOT NULL, due INTEGER NOT NULL,
-    attempts INTEGER NOT NULL, crashes INTEGER NOT NULL, reason TEXT NOT NULL,
+CREATE TABLE parked (worker INTEGER NOT NULL, position INTEGER NOT NULL, state INTEGER NOT NULL,
+    due INTEGER NOT NULL, attempts INTEGER NOT NULL, crashes INTEGER NOT NULL, reason TEXT NOT NULL,
     PRIMARY KEY (worker, position)) WITHOUT ROWID;
 CREATE INDEX parked_due ON parked (worker, due, position);
 CREATE TABLE dead (id INTEGER PRIMARY KEY AUTOINCREMENT, worker INTEGER NOT NULL, position INTEGER NOT NULL,

@@ -1,4 +1,5 @@
-//! Whether what is stored is what was written: checksums, dense positions, timestamps, the tip, the ledger's sums.
+//! Whether what is stored is what was written: checksums, dense positions, timestamps, the tip, the ledger's
+//! sums.
 
 use std::path::Path;
 
@@ -67,8 +68,8 @@ impl VerifyReport {
 
 /// Verifies the log of a stopped directory, which it locks for that time; changes nothing.
 ///
-/// `progress` is called with the positions looked at and how many there are. What is wrong with the data is in the
-/// report; errors: the directory is in use, or it has no log that this build can read.
+/// `progress` is called with the positions looked at and how many there are. What is wrong with the data is
+/// in the report; errors: the directory is in use, or it has no log that this build can read.
 pub fn verify(directory: &Path, mut progress: impl FnMut(u64, u64)) -> Result<VerifyReport, OpenError> {
     let path = directory.join(schema::DATABASE);
     if let Err(source) = std::fs::metadata(&path) {
@@ -232,11 +233,13 @@ fn ledger(connection: &Connection, tip: Position, report: &mut VerifyReport) -> 
 const SUMS: [(&str, &str); 5] = [
     (
         "parked messages are of no worker or not in the log",
-        "SELECT count(*) FROM parked WHERE position < 1 OR position > ?1 OR worker NOT IN (SELECT id FROM workers)",
+        "SELECT count(*) FROM parked
+         WHERE position < 1 OR position > ?1 OR worker NOT IN (SELECT id FROM workers)",
     ),
     (
         "dead letters are of no worker or not in the log",
-        "SELECT count(*) FROM dead WHERE position < 1 OR position > ?1 OR worker NOT IN (SELECT id FROM workers)",
+        "SELECT count(*) FROM dead
+         WHERE position < 1 OR position > ?1 OR worker NOT IN (SELECT id FROM workers)",
     ),
     // The number is the due time of what is never due.
     (

@@ -15,7 +15,8 @@ const FRAME_BYTES: u64 = 4096 + 24;
 /// Watches the size of the write-ahead log, and says when it must be taken over into the database.
 #[derive(Debug)]
 pub(super) struct Checkpoints {
-    /// Frames in the write-ahead log after the last commit; it begins again from the start after a full checkpoint.
+    /// Frames in the write-ahead log after the last commit; it begins again from the start after a full
+    /// checkpoint.
     frames: Arc<AtomicU32>,
     /// Frames at the last checkpoint.
     taken_over: u64,
@@ -50,7 +51,8 @@ impl Checkpoints {
         if frames - self.taken_over < self.every {
             return Ok(false);
         }
-        // Readers that overlap each other could keep the log from ever beginning again: they wait for a moment then.
+        // Readers that overlap each other could keep the log from ever beginning again: they wait for a
+        // moment then.
         let held = match source {
             Source::File(readers) if frames + self.every > self.cap => Some(readers.hold()),
             _ => None,

@@ -313,7 +313,8 @@ impl Writer {
                 counters.checkpoint.record(begun.elapsed());
                 true
             }
-            // It goes on in the write-ahead log, and is tried again; appends find out about the disk by themselves.
+            // It goes on in the write-ahead log, and is tried again; appends find out about the disk by
+            // themselves.
             Err(Failure::Full(_) | Failure::Busy(_)) => true,
             Err(Failure::Fatal(error)) => {
                 self.fail(&error);
@@ -360,8 +361,8 @@ impl Writer {
     }
 }
 
-/// The last field of a writer, hence dropped when connection and lock are gone, also after a simulated crash or a
-/// panic: nobody must wait for a writer that does not exist.
+/// The last field of a writer, hence dropped when connection and lock are gone, also after a simulated crash
+/// or a panic: nobody must wait for a writer that does not exist.
 struct Ending(Arc<Shared>);
 
 impl Drop for Ending {

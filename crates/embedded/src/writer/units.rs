@@ -22,8 +22,8 @@ use crate::{
 type Values = Vec<(Arc<str>, Option<Bytes>)>;
 
 impl Batch<'_> {
-    /// Writes units, each by itself applied, in conflict or fenced; an error when one of them is impossible, and
-    /// then none of them is written.
+    /// Writes units, each by itself applied, in conflict or fenced; an error when one of them is impossible,
+    /// and then none of them is written.
     pub(super) fn commit(
         &mut self,
         units: &mut [PreparedUnit],
@@ -201,7 +201,8 @@ impl Batch<'_> {
         }
     }
 
-    /// Adds a dead letter; one that is there already is replaced, which happens when a message runs a second time.
+    /// Adds a dead letter; one that is there already is replaced, which happens when a message runs a second
+    /// time.
     fn bury(&self, worker: i64, dead: &NewDead) -> Result<usize, Failure> {
         let (position, at) = (dead.position.0.cast_signed(), self.now.as_millis());
         let values = params![worker, position, dead.reason, dead.attempts, at];

@@ -135,11 +135,11 @@ impl WorkerState {
         let bitmap = self.cursor.bitmap();
         // Most rows have no bitmap before and after: then the column is not touched.
         let text = if bitmap.is_empty() && !self.has_bitmap {
-            "UPDATE workers SET epoch = ?2, low = ?3, claims = ?4, clean = ?5, paused = ?6, parked = ?7, dead = ?8,
-                 version = ?9 WHERE id = ?1"
+            "UPDATE workers SET epoch = ?2, low = ?3, claims = ?4, clean = ?5, paused = ?6, parked = ?7,
+                 dead = ?8, version = ?9 WHERE id = ?1"
         } else {
-            "UPDATE workers SET epoch = ?2, low = ?3, claims = ?4, clean = ?5, paused = ?6, parked = ?7, dead = ?8,
-                 version = ?9, done = ?10 WHERE id = ?1"
+            "UPDATE workers SET epoch = ?2, low = ?3, claims = ?4, clean = ?5, paused = ?6, parked = ?7,
+                 dead = ?8, version = ?9, done = ?10 WHERE id = ?1"
         };
         let mut statement = connection.prepare_cached(text)?;
         statement.raw_bind_parameter(1, self.id)?;
