@@ -35,7 +35,9 @@ impl Server {
     pub(crate) fn start(program: &Path, directory: &Path, forward: Option<&str>) -> Result<Self> {
         let port = free_port()?;
         let mut command = Command::new(program);
-        command.args(["up", "--log-level", "warn", "--port", &port.to_string(), "--data-dir"]).arg(directory);
+        command
+            .args(["up", "--log-level", "error", "--port", &port.to_string(), "--data-dir"])
+            .arg(directory);
         // Metrics stand on the API's port, too; another server's port 9090 is not ours to take.
         command.env("OUTBOARD_METRICS__PORT", "0").current_dir(directory);
         if let Some(url) = forward {
