@@ -102,8 +102,8 @@ impl<'de> Deserializer<'de> for Reader<'_> {
             Data::List(items) => items,
             Data::Map(entries) => numbered(entries)?,
             Data::Text { .. } if node.is_null() => Vec::new(),
-            Data::Text { text, .. } => {
-                return Err(ConfigError::new("", "is not a list", "write a list, such as [a, b]").given(text));
+            Data::Text { .. } => {
+                return Err(ConfigError::new("", "is not a list", "write a list, such as [a, b]"));
             }
         };
         visitor.visit_seq(Items { items: items.into_iter().enumerate() })
@@ -114,10 +114,9 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         let entries = match node.data {
             Data::Map(entries) => entries,
             Data::Text { .. } if node.is_null() => Vec::new(),
-            Data::Text { text, .. } => {
-                return Err(
-                    ConfigError::new("", "is not a section", "write `key: value` lines under it").given(text)
-                );
+            // Not repeated: under `headers` or `workers` it may be a secret.
+            Data::Text { .. } => {
+                return Err(ConfigError::new("", "is not a section", "write `key: value` lines under it"));
             }
             Data::List(_) => {
                 return Err(ConfigError::new("", "is a list", "write `key: value` lines under it"));
