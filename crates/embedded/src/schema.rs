@@ -33,7 +33,8 @@ pub const WRITER_PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous 
 /// rows have the latest due time, so that the index on it finds them as well.
 const CREATE_REST: &str = "
 CREATE TABLE workers (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, epoch INTEGER NOT NULL,
-    low INTEGER NOT NULL, done BLOB, began_after INTEGER NOT NULL, claims INTEGER NOT NULL, clean INTEGER NOT NULL, paused TEXT,
+    low INTEGER NOT NULL, done BLOB, began_after INTEGER NOT NULL, claims INTEGER NOT NULL,
+    clean INTEGER NOT NULL, paused TEXT,
     parked INTEGER NOT NULL, dead INTEGER NOT NULL, version INTEGER NOT NULL);
 CREATE TABLE parked (worker INTEGER NOT NULL, position INTEGER NOT NULL, state INTEGER NOT NULL,
     due INTEGER NOT NULL, attempts INTEGER NOT NULL, crashes INTEGER NOT NULL, reason TEXT NOT NULL,
