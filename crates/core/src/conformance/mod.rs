@@ -6,6 +6,7 @@
 pub mod consumer;
 pub mod ledger;
 pub mod log;
+pub mod poison;
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -103,8 +104,6 @@ macro_rules! conformance {
             }
             consumer {
                 delivers_in_order, prefetch_bounds_what_is_unsettled, done_is_not_delivered_again,
-                a_crash_repeats_what_was_claimed_alone, three_crashes_bury_a_suspect, a_completed_run_clears_a_suspect,
-                a_held_suspect_is_not_charged,
                 a_retry_comes_back_counted, a_snooze_is_not_counted, a_return_is_not_counted,
                 a_dead_letter_can_come_back, a_cancelled_message_leaves_nothing, effects_commit_with_the_done_mark,
                 a_conflict_is_delivered_again_uncounted, a_scheduled_message_waits_for_its_time,
@@ -112,6 +111,10 @@ macro_rules! conformance {
                 a_drain_gives_back_the_rest_uncounted, given_back_attempts_are_due_at_once, a_dropped_next_loses_nothing,
                 a_later_holder_fences_the_earlier, skipped_positions_are_committed, two_workers_each_get_everything,
                 a_full_table_of_parked_messages_stops_claiming,
+            }
+            poison {
+                a_crash_repeats_what_was_claimed_alone, three_crashes_bury_a_suspect, a_completed_run_clears_a_suspect,
+                a_held_suspect_is_not_charged,
             }
         }
     };

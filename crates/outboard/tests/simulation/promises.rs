@@ -96,7 +96,7 @@ fn parking_without_a_limit_is_caught() {
 #[test]
 fn suspects_that_run_together_are_caught() {
     fails(Bug::SuspectsRunTogether, |backend| {
-        Box::pin(conformance::consumer::a_crash_repeats_what_was_claimed_alone(backend))
+        Box::pin(conformance::poison::a_crash_repeats_what_was_claimed_alone(backend))
     });
 }
 
