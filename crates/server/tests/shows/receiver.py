@@ -80,6 +80,8 @@ class App:
                 tell({"answered": len(self.answered)})
 
     async def obey(self, order):
+        # Whoever gives another order does not wait any more.
+        self.awaited = None
         if "mode" in order:
             if self.server is None:
                 await self.listen()

@@ -79,13 +79,13 @@ impl HostApp {
         });
         let orders = child.stdin.take().unwrap();
         let mut app = Self { child, orders, answers, url: String::new() };
-        app.url = format!("http://127.0.0.1:{}/outboard", app.answer(PATIENCE)["port"]);
+        app.url = format!("http://127.0.0.1:{}/outboard", app.answer()["port"]);
         app
     }
 
     /// Changes how it answers from now on.
     pub(crate) fn mode(&mut self, mode: Value) {
-        self.order(&mode, PATIENCE);
+        self.order(&mode);
     }
 
     /// Answers everything 204.
@@ -95,29 +95,32 @@ impl HostApp {
 
     /// Returns when so many different messages were answered 2xx.
     pub(crate) fn wait_for(&mut self, messages: usize, within: Duration) {
-        self.order(&json!({"wait": messages}), within);
+        assert!(self.has_got(messages, within), "{messages} messages did not come within {within:?}");
+    }
+
+    /// Whether so many different messages were answered 2xx, at last.
+    pub(crate) fn has_got(&mut self, messages: usize, within: Duration) -> bool {
+        writeln!(self.orders, "{}", json!({"wait": messages})).unwrap();
+        self.answers.recv_timeout(within).is_ok()
     }
 
     /// Forgets how many requests were open at once.
     pub(crate) fn watch(&mut self) {
-        self.order(&json!({"watch": true}), PATIENCE);
+        self.order(&json!({"watch": true}));
     }
 
     /// Everything since the start.
     pub(crate) fn report(&mut self) -> Report {
-        serde_json::from_value(self.order(&json!({"report": true}), PATIENCE)).unwrap()
+        serde_json::from_value(self.order(&json!({"report": true}))).unwrap()
     }
 
-    fn order(&mut self, order: &Value, within: Duration) -> Value {
+    fn order(&mut self, order: &Value) -> Value {
         writeln!(self.orders, "{order}").unwrap();
-        self.answer(within)
+        self.answer()
     }
 
-    fn answer(&mut self, within: Duration) -> Value {
-        let line = self.answers.recv_timeout(within);
-        let line =
-            line.unwrap_or_else(|error| panic!("the receiver has not answered in {within:?}: {error}"));
-        serde_json::from_str(&line).unwrap()
+    fn answer(&self) -> Value {
+        serde_json::from_str(&self.answers.recv_timeout(PATIENCE).expect("the receiver answers")).unwrap()
     }
 }
 
