@@ -172,7 +172,7 @@ fn ten_messages_that_hang_do_not_hold_up_the_good_ones() {
 /// Bad messages first, then good ones; gives the figures.
 fn bad_beside_good(answer: Value, attempts: u32, reason: &str) -> String {
     const BAD: u64 = 10;
-    let good = scaled(300, 3_000);
+    let good = scaled(300, 1_000);
     let mut app = HostApp::start();
     // Half as many at once as are bad, and no answer at once: the ten fail with no success between them.
     app.mode(json!({"mode": "obeying", "after": 0.02}));
