@@ -119,7 +119,8 @@ fn main() -> Result<ExitCode> {
         is_alone: arguments.alone,
         concurrency: arguments.concurrency,
         data: settings::data(arguments.data)?,
-        program: arguments.outboard,
+        // It is run from other directories.
+        program: arguments.outboard.map(std::path::absolute).transpose()?,
     };
     let mut report = Report::new(arguments.json);
     report.machine(&Machine::look(settings.data.path())?)?;
