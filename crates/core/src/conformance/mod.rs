@@ -113,8 +113,8 @@ macro_rules! conformance {
                 a_full_table_of_parked_messages_stops_claiming,
             }
             poison {
-                a_crash_repeats_what_was_claimed_alone, three_crashes_bury_a_suspect, a_completed_run_clears_a_suspect,
-                a_held_suspect_is_not_charged,
+                a_crash_repeats_what_was_claimed_alone, a_scheduled_message_is_no_suspect, three_crashes_bury_a_suspect,
+                a_completed_run_clears_a_suspect, a_held_suspect_is_not_charged,
             }
         }
     };

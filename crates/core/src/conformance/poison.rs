@@ -7,7 +7,7 @@ use super::{
     consumer::{dead_of, done_all, ids, retry, settle, take},
     soon, waits,
 };
-use crate::{Consumer, Settlement, Verdict};
+use crate::{Consumer, NewMessage, Settlement, Verdict};
 
 /// One at a time, beside the normal flow.
 pub async fn a_crash_repeats_what_was_claimed_alone(backend: &dyn Backend) {
@@ -28,6 +28,21 @@ pub async fn a_crash_repeats_what_was_claimed_alone(backend: &dyn Backend) {
     assert_eq!((ids(&next), next[0].suspect), (vec![3], true));
     settle(&consumer, next[0].tag, Verdict::Done).await;
     assert_eq!(ids(&take(&consumer, 1).await), [4]);
+}
+
+/// It cannot have been delivered, and must not be before its time.
+pub async fn a_scheduled_message_is_no_suspect(backend: &dyn Backend) {
+    let ports = backend.open().await;
+    let run_at = Some(ports.clock.now() + Duration::from_secs(3_600));
+    let late = NewMessage { run_at, ..NewMessage::new("a/late", "{}") };
+    ports.log.append(vec![late, NewMessage::new("a/a", "{}")].into()).await.expect("appends");
+    drop(ports.consumer("w", 1).await);
+    let consumer = ports.consumer("w", 8).await;
+    let claimed = take(&consumer, 1).await;
+    assert_eq!((ids(&claimed), claimed[0].suspect), (vec![2], true));
+    done_all(&consumer, &claimed).await;
+    assert!(waits(consumer.next(1)).await);
+    assert_eq!(consumer.status().parked, 1);
 }
 
 /// Alone: its neighbours come through.

@@ -62,7 +62,7 @@ async fn bury(
     for row in rows {
         let reason =
             format!("the process crashed {} times in a row while only this message ran alone", row.crashes);
-        tracing::error!(worker = %options.worker, message = %row.position, "{reason}; it is a dead letter now");
+        tracing::error!(worker = %options.worker, message_id = %row.position, "{reason}; it is a dead letter now");
         unit.parked.push(ParkedChange::Remove(row.position));
         let attempts = row.attempts + row.crashes;
         unit.dead.push(NewDead { position: row.position, reason: reason.into(), attempts });
@@ -77,6 +77,7 @@ async fn claimed_from_log(
     options: &LogConsumerOptions,
     opened: &Opened,
 ) -> Result<Vec<Held>, PortError> {
+    let now = options.clock.now();
     let mut found = Vec::new();
     let mut after = opened.cursor.low();
     while found.len() < opened.claims as usize && after < opened.cursor.limit() {
@@ -87,7 +88,10 @@ async fn claimed_from_log(
             break;
         }
         after = page.next;
-        let undone = page.messages.into_iter().filter(|message| !opened.cursor.is_done(message.id));
+        // What is scheduled for later was not delivered, and as a suspect it would run before its time.
+        let undone = page.messages.into_iter().filter(|message| {
+            !opened.cursor.is_done(message.id) && message.run_at.is_none_or(|run_at| run_at <= now)
+        });
         let room = opened.claims as usize - found.len();
         found.extend(undone.take(room).map(|message| Held {
             message,
