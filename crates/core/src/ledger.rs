@@ -97,7 +97,7 @@ pub struct Opened {
     pub next_due: Option<Time>,
     /// How many messages are parked.
     pub parked: u64,
-    /// Changes when somebody else has parked a message for this worker (a revived dead letter).
+    /// Grows by one for each message that somebody else has parked for this worker (a revived dead letter).
     pub revived: watch::Receiver<u64>,
 }
 

@@ -170,6 +170,7 @@ pub async fn a_dead_letter_can_come_back(backend: &dyn Backend) {
     ports.ledger.revive(letter.id).await.expect("revives");
     let again = take(&consumer, 1).await;
     assert_eq!((ids(&again), again[0].attempt), (vec![1], 1));
+    assert_eq!(consumer.status().parked, 1);
     settle(&consumer, again[0].tag, Verdict::Done).await;
     assert!(matches!(ports.ledger.fates(Position(1)).await.expect("tells")[0].1, Fate::Done));
     assert_eq!(ports.ledger.workers().await.expect("lists workers")[0].parked, 0);

@@ -16,11 +16,13 @@ const REFUSED_WAIT: Duration = Duration::from_millis(100);
 
 /// Commits until the consumer fails or is dropped.
 pub(super) async fn run(shared: Arc<Shared>, mut revived: watch::Receiver<u64>) {
+    let mut seen = *revived.borrow();
     loop {
         tokio::select! {
             () = shared.flush.notified() => {}
             Ok(()) = revived.changed() => {
-                shared.lock().row_due(crate::Time::MIN);
+                let revived = *revived.borrow_and_update();
+                shared.lock().rows_came(revived - std::mem::replace(&mut seen, revived));
                 shared.wake_next();
                 continue;
             }

@@ -365,12 +365,18 @@ impl State {
         });
     }
 
-    /// A row is durably due at this time; one that somebody else wrote may be due at once.
+    /// A row is durably due at this time.
     pub(super) fn row_due(&mut self, due: Time) {
         self.next_due = Some(self.next_due.map_or(due, |next| next.min(due)));
         if let Some(asked) = &mut self.asked {
             asked.due = Some(asked.due.map_or(due, |next| next.min(due)));
         }
+    }
+
+    /// Somebody else has parked so many messages, due at once.
+    pub(super) fn rows_came(&mut self, rows: u64) {
+        self.parked += rows;
+        self.row_due(Time::MIN);
     }
 
     pub(super) fn bulk_is_empty(&self) -> bool {
