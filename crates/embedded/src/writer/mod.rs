@@ -204,8 +204,11 @@ impl Writer {
             return Err(Failure::Crashed);
         }
         let written = self.write(&connection, requests, refusal);
-        if written.is_err() && !connection.is_autocommit() {
-            connection.execute_batch("ROLLBACK")?;
+        if written.is_err() {
+            // A full disk makes SQLite roll back by itself.
+            if !connection.is_autocommit() {
+                connection.execute_batch("ROLLBACK")?;
+            }
             self.workers.load(&connection)?;
             self.keys = Keys::load(&connection, self.shared.options.idempotency_keys)?;
         }

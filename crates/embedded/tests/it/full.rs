@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use outboard_core::{
     Health, Kind, Ledger, Log, NewMessage, Position,
-    ledger::{KeyWrite, Unit, UnitResult},
+    ledger::{KeyWrite, NewDead, Unit, UnitResult},
 };
 use outboard_embedded::{Embedded, MemoryDisk, Options};
 
@@ -44,10 +44,11 @@ async fn a_full_database_rolls_back_and_recovers() {
     let unit = Unit {
         done: vec![(Position(1), Position(1))],
         writes: vec![KeyWrite::Add("n".into(), 1)],
+        dead: vec![NewDead { position: Position(1), reason: "no use".into(), attempts: 1 }],
         ..Unit::of("w".into(), 1)
     };
     // Both join one transaction: it is rolled back, and done again without the append.
-    let (refused, committed) = (log.append(vec![large()].into()), log.commit(vec![unit]));
+    let (committed, refused) = (log.commit(vec![unit]), log.append(vec![large()].into()));
     assert_eq!(refused.await.unwrap_err().kind, Kind::Full);
     assert_eq!(committed.await.unwrap(), [UnitResult::Applied(None)]);
     let counter = log.keys("w".into(), vec![Arc::from("n")]).await.unwrap().remove(0);
