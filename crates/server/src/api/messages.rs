@@ -23,7 +23,7 @@ struct Messages<'a> {
     messages: Vec<MessageView<'a>>,
     /// Pass it as `after` to read on. With a rare type a page may be empty before the end: `next` has moved.
     next: Position,
-    /// The last position of the log: `next` equal to it is the end for now.
+    /// The last position of the log: a `next` that is not below it is the end for now.
     tip: Position,
 }
 
@@ -57,10 +57,10 @@ impl Api {
         let limit = query.number("limit", 100, 1, 1_000)?;
         let types = query.text("type").map_or(Ok(TypeSet::all()), parse_type)?;
         let limit = Limit::messages(usize::try_from(limit).expect("at most 1,000"));
-        let tip = *self.log.tip().borrow();
         let page = self.log.read(after, types, limit).await.map_err(|error| Problem::from(&error))?;
         let messages = page.messages.iter().map(|message| MessageView::from(&**message)).collect();
-        let tip = tip.max(page.next);
+        // Looked at afterwards, so that it is not behind the page.
+        let tip = *self.log.tip().borrow();
         Ok(json::answer(StatusCode::OK, &Messages { messages, next: page.next, tip }))
     }
 

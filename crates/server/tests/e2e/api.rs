@@ -59,6 +59,8 @@ fn messages_are_read_in_pages() {
     assert_eq!(ids, (1..=25).collect::<Vec<_>>());
     let none = server.get("/messages?type=orders/*").json();
     assert_eq!((&none["messages"], &none["next"]), (&json!([]), &json!(25)), "a bounded scan moves on");
+    let beyond = server.get("/messages?after=1000").json();
+    assert_eq!((&beyond["messages"], &beyond["tip"]), (&json!([]), &json!(25)));
 }
 
 #[test]
