@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use outboard::forward::RESERVED_HEADERS;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -108,19 +109,6 @@ impl WorkerConfig {
     }
 }
 
-/// Header names that Outboard sets itself.
-const OWN_HEADERS: &[&str] = &[
-    "content-type",
-    "content-length",
-    "host",
-    "connection",
-    "transfer-encoding",
-    "webhook-id",
-    "webhook-timestamp",
-    "webhook-signature",
-    "traceparent",
-];
-
 pub(super) fn validate(workers: &[WorkerConfig]) -> Result<(), ConfigError> {
     if workers.len() > 1_000 {
         return Err(
@@ -177,10 +165,10 @@ fn check_headers(path: &str, headers: &BTreeMap<String, Secret>) -> Result<(), C
     }
     for (name, value) in headers {
         let path = format!("{path}.{name}");
-        if name.parse::<http::HeaderName>().is_err() {
+        let Ok(name) = name.parse::<http::HeaderName>() else {
             return Err(ConfigError::new(path, "is not a header name", "write one such as x-api-key"));
-        }
-        if OWN_HEADERS.contains(&name.to_ascii_lowercase().as_str()) {
+        };
+        if RESERVED_HEADERS.contains(&name) {
             return Err(ConfigError::new(path, "is set by Outboard itself", "remove it"));
         }
         if http::HeaderValue::from_str(value.expose()).is_err() {
