@@ -27,7 +27,7 @@ A command is durable when its id is printed. Lines from stdin are sent in batche
 #[command(after_help = EXAMPLES)]
 pub(crate) struct SubmitArgs {
     /// The command's type, such as orders/confirm; without it commands are read from stdin, one JSON object a line.
-    #[arg(requires = "payload")]
+    #[arg(value_name = "TYPE", requires = "payload")]
     kind: Option<String>,
     /// Its payload, JSON.
     payload: Option<String>,
