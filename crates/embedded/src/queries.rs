@@ -15,6 +15,9 @@ use rusqlite::{Connection, OptionalExtension, Result, Row, params, types::ValueR
 /// The most rows that one query returns.
 const MAX_ROWS: usize = 1_000;
 
+/// The most due rows that one query returns: more than any worker has in hand, since those are among them.
+const MAX_DUE_ROWS: usize = 32_768;
+
 /// The due time of running rows: never.
 pub(crate) const NEVER: i64 = i64::MAX;
 
@@ -80,7 +83,7 @@ pub(crate) fn cursor(row: &Row<'_>, low: usize, done: usize) -> Result<Cursor> {
 /// Parked messages due at or before `until`.
 pub(crate) fn due(connection: &Connection, worker: &str, until: Time, max: usize) -> Result<DuePage> {
     let Some(worker) = worker_id(connection, worker)? else { return Ok(DuePage::default()) };
-    let max = max.min(MAX_ROWS);
+    let max = max.min(MAX_DUE_ROWS);
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {PARKED_COLUMNS} FROM parked WHERE worker = ?1 AND due < {NEVER}
          ORDER BY due, position LIMIT ?2"

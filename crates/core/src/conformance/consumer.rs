@@ -176,6 +176,21 @@ pub async fn a_dead_letter_can_come_back(backend: &dyn Backend) {
     assert_eq!(ports.ledger.workers().await.expect("lists workers")[0].parked, 0);
 }
 
+/// Claimed ones keep their rows, however many they are.
+pub async fn many_retries_are_claimed_at_once(backend: &dyn Backend) {
+    const MANY: usize = 1_500;
+    let ports = backend.open().await;
+    ports.append(&["a/a"; MANY]).await;
+    let consumer = ports.consumer("w", MANY as u32).await;
+    for delivery in take(&consumer, MANY).await {
+        let verdict = retry(Duration::ZERO);
+        consumer.settle(Settlement { tag: delivery.tag, verdict, effects: None });
+    }
+    let mut again = ids(&take(&consumer, MANY).await);
+    again.sort();
+    assert_eq!(again, (1..=MANY as u64).collect::<Vec<_>>());
+}
+
 /// Not even a dead letter.
 pub async fn a_cancelled_message_leaves_nothing(backend: &dyn Backend) {
     let ports = backend.open().await;

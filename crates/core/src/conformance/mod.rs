@@ -110,7 +110,7 @@ macro_rules! conformance {
                 a_straggler_lets_the_cursor_pass, a_paused_consumer_delivers_nothing, a_drain_waits_for_what_is_claimed,
                 a_drain_gives_back_the_rest_uncounted, given_back_attempts_are_due_at_once, a_dropped_next_loses_nothing,
                 a_later_holder_fences_the_earlier, skipped_positions_are_committed, two_workers_each_get_everything,
-                a_full_table_of_parked_messages_stops_claiming,
+                a_full_table_of_parked_messages_stops_claiming, many_retries_are_claimed_at_once,
             }
             poison {
                 a_crash_repeats_what_was_claimed_alone, a_scheduled_message_is_no_suspect, three_crashes_bury_a_suspect,

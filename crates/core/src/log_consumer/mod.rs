@@ -150,7 +150,8 @@ impl LogConsumer {
                 }
                 Step::Due { until, max } => {
                     let due = shared.ledger.due(shared.options.worker.clone(), until, max).await?;
-                    let found = shared.with_messages(due.rows).await?;
+                    let rows = shared.lock().not_in_hand(due.rows);
+                    let found = shared.with_messages(rows).await?;
                     shared.lock().take_due(found, due.next);
                     shared.flush.notify_one();
                 }

@@ -337,6 +337,12 @@ impl State {
         }
     }
 
+    /// The rows whose messages are not here already.
+    pub(super) fn not_in_hand(&self, mut rows: Vec<Parked>) -> Vec<Parked> {
+        rows.retain(|row| !self.parked_in_hand.contains(&row.position));
+        rows
+    }
+
     /// Takes over due rows; a row without its message becomes a dead letter.
     pub(super) fn take_due(&mut self, rows: Vec<(Parked, Option<Arc<Message>>)>, next: Option<Time>) {
         let Asked { changed, due } = self.asked.take().unwrap_or_default();
