@@ -141,7 +141,12 @@ impl Facts<'_> {
                 }
             }
             let highest = runs.iter().map(|run| run.attempt).max().unwrap_or(0);
-            let conduct = Conduct::of(&self.messages[position.0 as usize - 1].kind);
+            let message = &self.messages[position.0 as usize - 1];
+            let is_early = |run: &&Run| message.run_at.is_some_and(|run_at| run.began < run_at);
+            if let Some(run) = runs.iter().find(is_early) {
+                broken.push(format!("promise 4: {worker} ran {position} before its time, in life {}", run.life));
+            }
+            let conduct = Conduct::of(&message.kind);
             // What panics or hangs is not seen to end; what else was not seen to end was given back.
             let unseen = matches!(conduct, Some(Conduct::Panics | Conduct::Hangs));
             let failed =
