@@ -179,11 +179,11 @@ impl Embedded {
         let mut prepared = Vec::with_capacity(units.len());
         for mut unit in units {
             let (appends, more) = prepare(std::mem::take(&mut unit.appends))?;
+            self.check_bytes(more)?;
             messages += appends.len();
             bytes += more;
             prepared.push(PreparedUnit { unit, appends, is_written: false });
         }
-        self.check_bytes(bytes)?;
         Ok(CommitRequest { units: prepared, messages, bytes, reply })
     }
 }

@@ -27,7 +27,7 @@ pub struct Options {
     pub queue_requests: usize,
     /// The largest append, in messages.
     pub append_messages: usize,
-    /// The largest append, in bytes.
+    /// The largest append, in bytes; that of one unit likewise.
     pub append_bytes: usize,
     /// A transaction takes no further request once it has this many messages.
     pub batch_messages: usize,

@@ -26,6 +26,9 @@ pub const MAX_KEYS: usize = 10_000;
 /// At most so many messages are appended by one attempt.
 pub const MAX_APPENDS: usize = 10_000;
 
+/// At most so many bytes of payload are appended by one attempt.
+pub const MAX_APPEND_BYTES: usize = 8 << 20;
+
 /// A worker's durable keys: JSON values that change exactly when the message is done.
 ///
 /// Changes are buffered and commit together with the done mark; a retry, a timeout or a crash drops them. What was
@@ -158,6 +161,8 @@ pub(crate) struct Buffer(Mutex<Buffered>);
 struct Buffered {
     keys: BTreeMap<Arc<str>, Entry>,
     appends: Vec<NewMessage>,
+    /// Bytes of payload in `appends`.
+    append_bytes: usize,
 }
 
 #[derive(Default)]
@@ -181,8 +186,10 @@ impl Buffer {
     /// Buffers a message; false when there are too many.
     pub(crate) fn append(&self, message: NewMessage) -> bool {
         let mut buffer = self.lock();
-        let fits = buffer.appends.len() < MAX_APPENDS;
+        let bytes = buffer.append_bytes + message.payload.len();
+        let fits = buffer.appends.len() < MAX_APPENDS && bytes <= MAX_APPEND_BYTES;
         if fits {
+            buffer.append_bytes = bytes;
             buffer.appends.push(message);
         }
         fits
@@ -191,7 +198,7 @@ impl Buffer {
     /// What is to commit with the done mark, if anything. Guards alone are nothing: a message that only read may be
     /// done whatever happened since.
     pub(crate) fn take(&self) -> Option<Box<Effects>> {
-        let Buffered { keys, appends } = std::mem::take(&mut *self.lock());
+        let Buffered { keys, appends, .. } = std::mem::take(&mut *self.lock());
         let mut effects = Effects { appends, ..Effects::default() };
         let mut guards = Vec::new();
         for (key, Entry { read, change }) in keys {
@@ -250,4 +257,18 @@ fn number(value: i64) -> Bytes {
 fn parsed(key: &str, json: &[u8]) -> Result<i64, KeyError> {
     serde_json::from_slice(json)
         .map_err(|_| KeyError::Type { key: key.to_string(), error: "it is not a whole number".to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn appends_are_limited_in_bytes_so_that_their_unit_can_commit() {
+        let buffer = Buffer::default();
+        let message = || NewMessage::new("orders/confirm", vec![b'1'; MAX_APPEND_BYTES / 2]);
+        assert!(buffer.append(message()) && buffer.append(message()));
+        assert!(!buffer.append(NewMessage::new("orders/confirm", "1")));
+        assert_eq!(buffer.take().expect("two messages are buffered").appends.len(), 2);
+    }
 }

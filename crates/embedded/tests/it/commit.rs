@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use outboard_core::{
-    Kind, Ledger, Log, Position,
+    Kind, Ledger, Log, NewMessage, Position,
     ledger::{Guard, KeyWrite, Unit, UnitResult},
     log::Append,
 };
@@ -75,6 +75,19 @@ async fn one_row_is_written_for_each_worker_touched() {
     log.commit(units.collect()).await.unwrap();
     assert_eq!(changes() - before, 2);
     assert_eq!(log.workers().await.unwrap()[0].low, Position(50));
+}
+
+#[tokio::test]
+async fn each_unit_may_append_as_much_as_an_append() {
+    let disk = MemoryDisk::new().unwrap();
+    let options = Options { append_bytes: 10_000, ..Options::default() };
+    let log = Embedded::memory(&disk, options).await.unwrap();
+    hold(&log, "w").await;
+    let unit =
+        |bytes| Unit { appends: vec![NewMessage::new("a/one", vec![1; bytes])], ..Unit::of("w".into(), 1) };
+    let results = log.commit(vec![unit(9_000), unit(9_000)]).await.unwrap();
+    assert_eq!(results, [UnitResult::Applied(Some(Position(1))), UnitResult::Applied(Some(Position(2)))]);
+    assert_eq!(log.commit(vec![unit(10_001)]).await.unwrap_err().kind, Kind::Invalid);
 }
 
 #[tokio::test]
