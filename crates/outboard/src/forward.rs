@@ -8,9 +8,10 @@
 //! | 410 | the worker pauses with that reason; the message stays |
 //! | 408, 429 | retry, by `Retry-After` if it is there; says nothing about the target's health |
 //! | other 3xx and 4xx | dead |
-//! | 502, 503, 504 | retry, by `Retry-After` if it is there; the target counts as unreachable |
+//! | 502, 503, 504 | retry, by `Retry-After` if it is there; the target counts as unavailable |
 //! | other 5xx, and what is no HTTP status | retry, likewise; the target or the message may be to blame |
-//! | no connection, no TLS, a timeout | retry; the target counts as unreachable |
+//! | no answer in time | retry; the target counts as unavailable |
+//! | no connection, no TLS | retry; the target counts as unreachable |
 //! | the connection breaks before the answer | retry; the target or the message may be to blame |
 //!
 //! The whole time of an attempt is bounded by the worker's policy, by which the runtime drops the attempt.

@@ -124,7 +124,8 @@ pub(crate) struct Outage {
     slowest: Duration,
     /// Messages that failed before others succeeded. Their next failures are their own: they count, and say nothing
     /// about the target. Without this, a few bad messages that nothing else runs beside would open an outage that
-    /// nothing ends, and would have their attempts given back for ever.
+    /// nothing ends, and would have their attempts given back for ever. It holds for failures that a message can
+    /// cause; a target that is not there speaks for itself.
     doubtful: BTreeSet<u64>,
 }
 
@@ -301,7 +302,9 @@ impl Outage {
             }
             Phase::Closed { streak, ask_at } => (streak, ask_at),
         };
-        if self.doubtful.contains(&delivery.message.id.0) || failed.cause == Cause::Message {
+        // A message that never reached the target cannot have been what it failed of.
+        let is_its_own = self.doubtful.contains(&delivery.message.id.0) && failed.cause != Cause::Unreachable;
+        if is_its_own || failed.cause == Cause::Message {
             return Reaction::Charge(delivery, failed);
         }
         if self.asks && ask_at.is_none() && !self.is_probing {

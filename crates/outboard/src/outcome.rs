@@ -49,7 +49,9 @@ pub enum Cause {
     Message,
     /// The target answered with an error that may be this message's or its own (a plain 500).
     Target,
-    /// The target could not be reached or refuses all work (refused, DNS, TLS, 502, 503, 504, timeout).
+    /// The target does not work, or says so (502, 503, 504, an answer that does not come in time).
+    Unavailable,
+    /// The target is not there: nothing of the message reached it (refused, DNS, TLS).
     Unreachable,
 }
 

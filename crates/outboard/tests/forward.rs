@@ -193,13 +193,13 @@ async fn each_status_does_what_the_table_says() {
         (429, Some("5"), retry("answered 429 Too Many Requests: told so", Some(5), Cause::Message)),
         (500, None, retry("answered 500 Internal Server Error: told so", None, Cause::Target)),
         (501, None, retry("answered 501 Not Implemented: told so", None, Cause::Target)),
-        (502, None, retry("answered 502 Bad Gateway: told so", None, Cause::Unreachable)),
+        (502, None, retry("answered 502 Bad Gateway: told so", None, Cause::Unavailable)),
         (
             503,
             Some("86400"),
-            retry("answered 503 Service Unavailable: told so", Some(3_600), Cause::Unreachable),
+            retry("answered 503 Service Unavailable: told so", Some(3_600), Cause::Unavailable),
         ),
-        (504, None, retry("answered 504 Gateway Timeout: told so", None, Cause::Unreachable)),
+        (504, None, retry("answered 504 Gateway Timeout: told so", None, Cause::Unavailable)),
     ];
     for (status, retry_after, expected) in cases {
         let address = receiver(move |_| {
@@ -233,10 +233,10 @@ async fn network_trouble_is_retried_and_names_its_cause() {
     .await;
     let unknown = format!("http://{}.example/", "x".repeat(64));
     for (url, cause, said) in [
-        (format!("http://{refusing}/"), Cause::Unreachable, "refused the connection"),
-        (unknown, Cause::Unreachable, "was not resolved"),
-        (format!("https://{plain}/"), Cause::Unreachable, "no TLS"),
-        ("http://169.254.169.254/".to_owned(), Cause::Unreachable, "must not be called"),
+        (format!("http://{refusing}/"), Cause::Unavailable, "refused the connection"),
+        (unknown, Cause::Unavailable, "was not resolved"),
+        (format!("https://{plain}/"), Cause::Unavailable, "no TLS"),
+        ("http://169.254.169.254/".to_owned(), Cause::Unavailable, "must not be called"),
         (format!("http://{silent}/"), Cause::Target, "closed before the answer"),
         (format!("http://{strange}/"), Cause::Target, "not understood"),
     ] {

@@ -23,7 +23,7 @@ pub(super) fn outcome(answer: &Answer, now: SystemTime) -> Outcome {
         // The receiver is well and says so; it only wants this message more slowly.
         408 | 429 => Err(again(answer, now, Cause::Message)),
         300..=499 => Err(Failure::Dead(told(answer).into())),
-        502..=504 => Err(again(answer, now, Cause::Unreachable)),
+        502..=504 => Err(again(answer, now, Cause::Unavailable)),
         _ => Err(again(answer, now, Cause::Target)),
     }
 }
@@ -31,15 +31,10 @@ pub(super) fn outcome(answer: &Answer, now: SystemTime) -> Outcome {
 /// Sorts an error. Nothing here is the message's last word, since no receiver has spoken.
 pub(super) fn failure(error: &ClientError) -> Failure {
     let cause = match error {
+        ClientError::Timeout { .. } if !error.was_not_sent() => Cause::Unavailable,
+        _ if error.was_not_sent() => Cause::Unreachable,
         // The receiver may have died of this very message.
-        ClientError::Closed { .. } | ClientError::Protocol { .. } => Cause::Target,
-        ClientError::Dns { .. }
-        | ClientError::Forbidden { .. }
-        | ClientError::Refused { .. }
-        | ClientError::Unreachable { .. }
-        | ClientError::Tls { .. }
-        | ClientError::Timeout { .. }
-        | ClientError::TooManyOrigins { .. } => Cause::Unreachable,
+        _ => Cause::Target,
     };
     Failure::Retry { reason: error.to_string().into(), after: None, cause }
 }
@@ -105,7 +100,7 @@ mod tests {
                 Err(Failure::Dead(_)) => "dead",
                 Err(Failure::Retry { cause: Cause::Message, .. }) => "retry, message",
                 Err(Failure::Retry { cause: Cause::Target, .. }) => "retry, target",
-                Err(Failure::Retry { cause: Cause::Unreachable, .. }) => "retry, unreachable",
+                Err(Failure::Retry { cause: Cause::Unavailable, .. }) => "retry, unavailable",
                 other => panic!("{status}: {other:?}"),
             };
             let expected = match status {
@@ -113,7 +108,7 @@ mod tests {
                 410 => "pause",
                 408 | 429 => "retry, message",
                 300..=407 | 409 | 411..=428 | 430..=499 => "dead",
-                502..=504 => "retry, unreachable",
+                502..=504 => "retry, unavailable",
                 _ => "retry, target",
             };
             assert_eq!(meaning, expected, "{status}");
@@ -167,7 +162,7 @@ mod tests {
             (ClientError::Unreachable { origin: name(), cause: io() }, Cause::Unreachable),
             (ClientError::Tls { origin: name(), cause: io() }, Cause::Unreachable),
             (timeout(outboard_http::client::Phase::Connecting), Cause::Unreachable),
-            (timeout(outboard_http::client::Phase::Answering), Cause::Unreachable),
+            (timeout(outboard_http::client::Phase::Answering), Cause::Unavailable),
             (ClientError::TooManyOrigins { limit: 1 }, Cause::Unreachable),
             (ClientError::Closed { cause: name() }, Cause::Target),
             (ClientError::Protocol { cause: name() }, Cause::Target),

@@ -46,7 +46,7 @@ impl Streak {
     pub(super) fn push(&mut self, tag: Tag, id: Position, cause: Cause) -> Option<Vec<(Tag, u32)>> {
         let seen = Seen { tag, id };
         push_bounded(&mut self.all, seen, self.failures);
-        if cause == Cause::Unreachable {
+        if matches!(cause, Cause::Unavailable | Cause::Unreachable) {
             push_bounded(&mut self.unreachable, seen, self.failures);
         }
         if self.unreachable.len() == self.failures {

@@ -69,10 +69,10 @@ impl World {
     /// Ten messages that cannot be delivered, from 1, open an outage.
     fn open(&mut self) -> Opening {
         for id in 1..10 {
-            let reaction = self.fails(id, Cause::Unreachable);
+            let reaction = self.fails(id, Cause::Unavailable);
             assert!(matches!(reaction, Reaction::Charge(..)), "failure {id} opens nothing");
         }
-        match self.fails(10, Cause::Unreachable) {
+        match self.fails(10, Cause::Unavailable) {
             Reaction::Open(opening) => opening,
             other => panic!("the tenth failure opens: {other:?}"),
         }
@@ -98,7 +98,7 @@ impl World {
     }
 
     fn probe_fails(&mut self, delivery: Delivery) {
-        let failed = failed(Cause::Unreachable);
+        let failed = failed(Cause::Unavailable);
         let reaction = self.on(Event::ProbeFailed { delivery, failed, expired: false });
         assert!(matches!(reaction, Reaction::Nothing));
     }
@@ -124,22 +124,22 @@ fn ten_failures_in_a_row_open_and_are_given_back() {
 fn a_success_between_them_begins_the_row_anew() {
     let mut world = World::new();
     for id in 1..10 {
-        world.fails(id, Cause::Unreachable);
+        world.fails(id, Cause::Unavailable);
     }
     world.succeeds(99, Duration::ZERO);
     for id in 11..20 {
-        assert!(matches!(world.fails(id, Cause::Unreachable), Reaction::Charge(..)));
+        assert!(matches!(world.fails(id, Cause::Unavailable), Reaction::Charge(..)));
     }
-    assert!(matches!(world.fails(20, Cause::Unreachable), Reaction::Open(_)));
+    assert!(matches!(world.fails(20, Cause::Unavailable), Reaction::Open(_)));
 }
 
 #[test]
 fn one_message_that_cannot_be_delivered_ten_times_opens() {
     let mut world = World::new();
     for _ in 0..9 {
-        assert!(matches!(world.fails(7, Cause::Unreachable), Reaction::Charge(..)));
+        assert!(matches!(world.fails(7, Cause::Unavailable), Reaction::Charge(..)));
     }
-    let Reaction::Open(opening) = world.fails(7, Cause::Unreachable) else { panic!("the tenth opens") };
+    let Reaction::Open(opening) = world.fails(7, Cause::Unavailable) else { panic!("the tenth opens") };
     assert_eq!(opening.give_back, [(tag(7), 10)]);
 }
 
@@ -156,10 +156,10 @@ fn plain_errors_count_only_when_the_ten_cover_three_messages() {
 fn plain_errors_of_one_message_do_not_hide_a_target_out_of_reach() {
     let mut world = World::new();
     for _ in 0..9 {
-        assert!(matches!(world.fails(1, Cause::Unreachable), Reaction::Charge(..)));
+        assert!(matches!(world.fails(1, Cause::Unavailable), Reaction::Charge(..)));
         assert!(matches!(world.fails(1, Cause::Target), Reaction::Charge(..)));
     }
-    let Reaction::Open(opening) = world.fails(1, Cause::Unreachable) else { panic!("the tenth opens") };
+    let Reaction::Open(opening) = world.fails(1, Cause::Unavailable) else { panic!("the tenth opens") };
     assert_eq!(opening.give_back, [(tag(1), 10)]);
 }
 
@@ -191,7 +191,7 @@ fn attempts_that_are_given_back_show_in_messages_that_are_under_way_again() {
     let mut world = World::new();
     world.open();
     // Message 3 was in the row, and is under way for the second time when the outage opens.
-    world.on(Event::Failed { delivery: attempt(3, 2), failed: failed(Cause::Unreachable) });
+    world.on(Event::Failed { delivery: attempt(3, 2), failed: failed(Cause::Unavailable) });
     assert_eq!(world.probe_message().attempt, 1);
 }
 
@@ -222,7 +222,7 @@ fn probes_rotate_through_what_is_held() {
     let mut world = World::new();
     world.open();
     world.fetch([11, 12]);
-    world.fails(13, Cause::Unreachable);
+    world.fails(13, Cause::Unavailable);
     let mut probed = Vec::new();
     for _ in 0..7 {
         let delivery = world.probe_message();
@@ -317,46 +317,75 @@ fn a_snoozed_probe_says_nothing() {
 fn messages_that_failed_beside_successes_cannot_open_an_outage() {
     let mut world = World::new();
     for id in 1..=9 {
-        world.fails(id, Cause::Unreachable);
+        world.fails(id, Cause::Unavailable);
     }
     world.succeeds(50, Duration::ZERO);
     for _ in 0..25 {
         for id in 1..=9 {
-            assert!(matches!(world.fails(id, Cause::Unreachable), Reaction::Charge(..)));
+            assert!(matches!(world.fails(id, Cause::Unavailable), Reaction::Charge(..)));
         }
     }
     assert!(!world.outage.is_open(), "nine bad messages alone end as dead letters");
 }
 
 #[test]
+fn a_target_that_is_not_there_opens_an_outage_whatever_failed_before() {
+    let mut world = World::new();
+    for id in 1..=9 {
+        world.fails(id, Cause::Unavailable);
+    }
+    world.succeeds(50, Duration::ZERO);
+    for id in 1..=9 {
+        assert!(matches!(world.fails(id, Cause::Unreachable), Reaction::Charge(..)));
+    }
+    let Reaction::Open(opening) = world.fails(1, Cause::Unreachable) else { panic!("the tenth opens") };
+    assert_eq!(opening.give_back.len(), 9);
+}
+
+#[test]
+fn a_target_that_flaps_opens_an_outage_each_time() {
+    let mut world = World::new();
+    for _ in 0..5 {
+        for id in 1..=9 {
+            assert!(matches!(world.fails(id, Cause::Unreachable), Reaction::Charge(..)));
+        }
+        assert!(matches!(world.fails(10, Cause::Unreachable), Reaction::Open(_)));
+        world.fetch([50]);
+        world.probe_message();
+        world.probe_succeeds();
+        assert!(!world.outage.is_open());
+    }
+}
+
+#[test]
 fn messages_that_opened_a_false_alarm_are_charged_from_then_on() {
     let mut world = World::new();
     world.open();
-    world.fails(11, Cause::Unreachable);
+    world.fails(11, Cause::Unavailable);
     world.fetch([50]);
     world.probe_message();
     world.probe_succeeds();
     for _ in 0..25 {
         for id in 1..=11 {
-            assert!(matches!(world.fails(id, Cause::Unreachable), Reaction::Charge(..)));
+            assert!(matches!(world.fails(id, Cause::Unavailable), Reaction::Charge(..)));
         }
     }
     for id in 61..=69 {
-        assert!(matches!(world.fails(id, Cause::Unreachable), Reaction::Charge(..)));
+        assert!(matches!(world.fails(id, Cause::Unavailable), Reaction::Charge(..)));
     }
-    assert!(matches!(world.fails(70, Cause::Unreachable), Reaction::Open(_)), "others still can");
+    assert!(matches!(world.fails(70, Cause::Unavailable), Reaction::Open(_)), "others still can");
 }
 
 #[test]
 fn a_success_clears_a_message_of_doubt() {
     let mut world = World::new();
-    world.fails(1, Cause::Unreachable);
+    world.fails(1, Cause::Unavailable);
     world.succeeds(2, Duration::ZERO);
     world.succeeds(1, Duration::ZERO);
     for _ in 0..9 {
-        world.fails(1, Cause::Unreachable);
+        world.fails(1, Cause::Unavailable);
     }
-    assert!(matches!(world.fails(1, Cause::Unreachable), Reaction::Open(_)));
+    assert!(matches!(world.fails(1, Cause::Unavailable), Reaction::Open(_)));
 }
 
 #[test]
@@ -392,7 +421,7 @@ fn a_target_that_became_slow_for_good_gets_its_time_in_the_end() {
         let (delivery, limit) = world.probe();
         patient += u32::from(limit == Duration::from_secs(30));
         let delivery = delivery.expect("a message is probed");
-        world.on(Event::ProbeFailed { delivery, failed: failed(Cause::Unreachable), expired: true });
+        world.on(Event::ProbeFailed { delivery, failed: failed(Cause::Unavailable), expired: true });
     }
     assert_eq!(patient, 10);
 }
@@ -402,7 +431,7 @@ fn pausing_takes_everything_out_of_its_hands_and_the_outage_goes_on() {
     let mut world = World::new();
     world.open();
     world.fetch([11, 12]);
-    world.fails(13, Cause::Unreachable);
+    world.fails(13, Cause::Unavailable);
     let delivery = world.probe_message();
     world.probe_fails(delivery);
     let mut taken = ids(&world.outage.take_held());
@@ -421,12 +450,12 @@ fn a_target_that_can_be_asked_is_asked_only_while_failures_stand() {
     let mut world = World::with(32, true);
     world.succeeds(1, Duration::ZERO);
     assert_eq!(world.outage.probe_due(), None, "nobody asks while all is well");
-    world.fails(2, Cause::Unreachable);
+    world.fails(2, Cause::Unavailable);
     assert_eq!(world.outage.probe_due(), Some(world.now));
     assert!(world.probe().0.is_none(), "no message is tried");
     assert!(matches!(world.on(Event::Well), Reaction::Nothing));
     assert_eq!(world.outage.probe_due(), None, "it waits for the next failure");
-    world.fails(3, Cause::Unreachable);
+    world.fails(3, Cause::Unavailable);
     assert_eq!(world.outage.probe_due(), Some(world.now + SECOND), "not more often than once a second");
     world.succeeds(4, Duration::ZERO);
     assert_eq!(world.outage.probe_due(), None);
@@ -444,7 +473,7 @@ fn a_failing_answer_opens_and_a_good_one_ends() {
     assert!(opening.last.is_none());
     assert_eq!(opening.give_back, [(tag(1), 1), (tag(2), 1)]);
     assert_eq!(world.outage.open().map(|(reason, _)| &**reason), Some("down for repairs"));
-    world.fails(3, Cause::Unreachable);
+    world.fails(3, Cause::Unavailable);
     assert!(!world.outage.wants_message(), "messages are not needed as probes");
     for _ in 0..600 {
         let began = world.now;
@@ -461,7 +490,7 @@ fn a_failing_answer_opens_and_a_good_one_ends() {
 #[test]
 fn an_answer_that_comes_after_a_success_opens_nothing() {
     let mut world = World::with(32, true);
-    world.fails(1, Cause::Unreachable);
+    world.fails(1, Cause::Unavailable);
     world.probe();
     world.succeeds(2, Duration::ZERO);
     assert!(matches!(world.on(Event::Sick("late".into())), Reaction::Nothing));

@@ -58,7 +58,7 @@ pub(crate) fn meaning(ending: Ending, has_target: bool) -> Meaning {
         Ending::Handled(Handled { outcome: Ok(_), effects }) => return Meaning::Done(effects),
         Ending::Handled(Handled { outcome: Err(failure), .. }) => failure,
         Ending::TimedOut(limit) => {
-            let cause = if has_target { Cause::Unreachable } else { Cause::Message };
+            let cause = if has_target { Cause::Unavailable } else { Cause::Message };
             let reason = format!("timed out after {limit:?}").into();
             return Meaning::Failed(Failed { reason, after: None, cause });
         }
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_timeout_speaks_of_the_target_only_where_there_is_one() {
-        for (has_target, expected) in [(true, Cause::Unreachable), (false, Cause::Message)] {
+        for (has_target, expected) in [(true, Cause::Unavailable), (false, Cause::Message)] {
             let Meaning::Failed(failed) = meaning(Ending::TimedOut(Duration::from_secs(30)), has_target)
             else {
                 panic!("a timeout is a failure")

@@ -312,7 +312,7 @@ async fn periodic_work_sees_the_state_and_executes_commands() -> anyhow::Result<
 async fn an_outage_of_the_target_costs_no_attempt() -> anyhow::Result<()> {
     async fn call(cx: Context<AtomicU64>, _: Add) -> Outcome {
         if cx.state().fetch_add(1, Relaxed) < 100 {
-            let cause = Cause::Unreachable;
+            let cause = Cause::Unavailable;
             return Err(Failure::Retry { reason: "refused".into(), after: None, cause });
         }
         cx.keys().add("done", 1)?;

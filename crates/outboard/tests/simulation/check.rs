@@ -144,7 +144,10 @@ impl Facts<'_> {
             let message = &self.messages[position.0 as usize - 1];
             let is_early = |run: &&Run| message.run_at.is_some_and(|run_at| run.began < run_at);
             if let Some(run) = runs.iter().find(is_early) {
-                broken.push(format!("promise 4: {worker} ran {position} before its time, in life {}", run.life));
+                broken.push(format!(
+                    "promise 4: {worker} ran {position} before its time, in life {}",
+                    run.life
+                ));
             }
             let conduct = Conduct::of(&message.kind);
             // What panics or hangs is not seen to end; what else was not seen to end was given back.
@@ -153,7 +156,7 @@ impl Facts<'_> {
                 runs.iter().filter(|run| run.end == Some(End::Failed) || (unseen && run.end.is_none()));
             let (failed, refused) = (failed.count() as u32, self.plan.refusals);
             if highest > ATTEMPTS || highest > 1 + failed + refused {
-                let promise = if self.plan.sick.is_some() { 9 } else { 7 };
+                let promise = if self.plan.sick.is_empty() { 7 } else { 9 };
                 broken.push(format!(
                     "promise {promise}: {worker} counted attempt {highest} of {position} after {failed} failures"
                 ));

@@ -34,7 +34,7 @@ pub(crate) struct Conductor {
     pub(crate) faults: Faults,
     pub(crate) life: usize,
     /// When the target is sick.
-    pub(crate) sick: Option<(Time, Time)>,
+    pub(crate) sick: Vec<(Time, Time)>,
 }
 
 impl Handler for Conductor {
@@ -73,7 +73,8 @@ impl Conductor {
     }
 
     fn is_sick(&self) -> bool {
-        self.sick.is_some_and(|(from, to)| (from..to).contains(&self.clock.now()))
+        let now = self.clock.now();
+        self.sick.iter().any(|&(from, to)| (from..to).contains(&now))
     }
 
     async fn behave(&self, attempt: &Attempt, earlier: usize, effects: &mut Effects) -> Outcome {

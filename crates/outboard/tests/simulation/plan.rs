@@ -85,7 +85,7 @@ pub(crate) struct Plan {
     pub(crate) endings: Vec<Ending>,
     pub(crate) concurrency: u32,
     /// From when, and for how long, the target is sick.
-    pub(crate) sick: Option<(Duration, Duration)>,
+    pub(crate) sick: Vec<(Duration, Duration)>,
     /// At most so many refusals of one message are counted as attempts.
     pub(crate) refusals: u32,
 }
@@ -113,25 +113,39 @@ impl Plan {
         let endings: Vec<_> = (0..random.usize(1..5)).map(|_| some_ending(&mut random)).collect();
         let start = Duration::from_millis(random.u64(0..4_000));
         let length = Duration::from_millis(random.u64(1_000..90_000));
-        let sick = random.bool().then_some((start, length));
+        let sick: Vec<_> = random.bool().then_some((start, length)).into_iter().collect();
         // Nine refusals do not open an outage; the outage of each life charges one as a probe.
-        let refusals = if sick.is_some() { 10 + endings.len() as u32 } else { 0 };
+        let refusals = if sick.is_empty() { 0 } else { 10 + endings.len() as u32 };
         Self { seed, batches, endings, concurrency: random.u32(1..9), sick, refusals }
     }
 
     /// A target that is sick for ten minutes while good messages wait.
     pub(crate) fn outage() -> Self {
         let batches = vec![vec![(Conduct::Fine, None); 20]; 4];
-        let sick = Some((Duration::ZERO, Self::SICK));
+        let sick = vec![(Duration::ZERO, Self::SICK)];
         // Whatever failed as a probe is charged one attempt, and nothing else is.
         Self { seed: 7, batches, endings: Vec::new(), concurrency: 8, sick, refusals: 1 }
+    }
+
+    /// A target that comes back for moments only, eight times.
+    pub(crate) fn flapping() -> Self {
+        let sick =
+            (0..8).map(|round| (Duration::from_millis(round * 21_500), Duration::from_secs(20))).collect();
+        let batches = vec![vec![(Conduct::Slow, None); 20]];
+        // Each outage may charge a message once, for its failure as a probe.
+        Self { seed: 8, batches, endings: Vec::new(), concurrency: 2, sick, refusals: 8 }
     }
 
     /// A plan with a crash at this point, in a life that begins with suspects.
     pub(crate) fn crashing_at(point: Point, nth: u64) -> Self {
         let seed = 1_000 + point as u64 * 100 + nth;
         let first = Ending::CrashAfter(Duration::from_millis(700));
-        Self { endings: vec![first, Ending::CrashAt(point, nth)], sick: None, refusals: 0, ..Self::of(seed) }
+        Self {
+            endings: vec![first, Ending::CrashAt(point, nth)],
+            sick: Vec::new(),
+            refusals: 0,
+            ..Self::of(seed)
+        }
     }
 }
 

@@ -80,6 +80,14 @@ fn a_long_outage_keeps_every_promise() {
 }
 
 #[test]
+fn a_flapping_target_buries_nothing() {
+    let mut world = World::new(Plan::flapping());
+    world.run();
+    let (broken, _) = world.finish();
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
 fn forgetting_what_is_unsettled_is_caught() {
     fails(Bug::ForgetUnsettled, |backend| {
         Box::pin(conformance::consumer::prefetch_bounds_what_is_unsettled(backend))

@@ -154,7 +154,12 @@ impl World {
                 clock: clock.clone(),
                 faults: faults.clone(),
                 life: number,
-                sick: self.plan.sick.map(|(start, length)| (EPOCH + start, EPOCH + start + length)),
+                sick: self
+                    .plan
+                    .sick
+                    .iter()
+                    .map(|&(start, length)| (EPOCH + start, EPOCH + start + length))
+                    .collect(),
             };
             let types: TypeSet = types.iter().map(|pattern| pattern.parse().expect("a pattern")).collect();
             let spec = WorkerSpec {

@@ -52,7 +52,7 @@ impl Target {
             Mood::Refuses => pass(MS).await,
             Mood::Hangs => std::future::pending().await,
         }
-        Err(Failure::Retry { reason: "503".into(), after: None, cause: Cause::Unreachable })
+        Err(Failure::Retry { reason: "503".into(), after: None, cause: Cause::Unavailable })
     }
 }
 
@@ -174,7 +174,7 @@ async fn bad_beside_good(concurrency: u32, cause: Cause) {
 #[tokio::test(start_paused = true)]
 async fn ten_bad_messages_beside_good_ones_die_alone() {
     for concurrency in [1, 4, 32] {
-        bad_beside_good(concurrency, Cause::Unreachable).await;
+        bad_beside_good(concurrency, Cause::Unavailable).await;
         bad_beside_good(concurrency, Cause::Target).await;
     }
 }
@@ -185,7 +185,7 @@ async fn a_false_alarm_costs_one_probe() {
     let first = world.append(11).await;
     let handler = Scripted(move |attempt: Attempt| async move {
         if attempt.message.id.0 < first + 10 && attempt.number < 3 {
-            return Err(Failure::Retry { reason: "no".into(), after: None, cause: Cause::Unreachable });
+            return Err(Failure::Retry { reason: "no".into(), after: None, cause: Cause::Unavailable });
         }
         Ok(Done)
     });
