@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
+    path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -12,6 +13,17 @@ use anyhow::{Context, Result, bail, ensure};
 
 /// The kernel's clock ticks per second in /proc, the same on every Linux that we run on.
 const TICKS_PER_SECOND: f64 = 100.0;
+
+/// The measured program with its defaults: variables that are meant for it, or for the tests, change nothing.
+pub(crate) fn measured(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("OUTBOARD_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
 
 /// A child that is killed when this is dropped, and that talks with us in lines.
 #[derive(Debug)]
@@ -29,6 +41,10 @@ impl Process {
         let input = child.stdin.take().expect("stdin is piped");
         let output = BufReader::new(child.stdout.take().expect("stdout is piped"));
         Ok(Self { name: name.to_owned(), child, input, output })
+    }
+
+    pub(crate) fn is_running(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
     }
 
     pub(crate) fn id(&self) -> u32 {

@@ -3,7 +3,6 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::Path,
-    process::Command,
     time::{Duration, Instant},
 };
 
@@ -11,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     http::Client,
-    process::{Process, free_port},
+    process::{Process, free_port, measured},
 };
 
 /// How long it may take to be ready.
@@ -34,7 +33,7 @@ impl Server {
     /// Starts it on a data directory, and waits until it is ready.
     pub(crate) fn start(program: &Path, directory: &Path, forward: Option<&str>) -> Result<Self> {
         let port = free_port()?;
-        let mut command = Command::new(program);
+        let mut command = measured(program);
         command
             .args(["up", "--log-level", "error", "--port", &port.to_string(), "--data-dir"])
             .arg(directory);
@@ -44,9 +43,10 @@ impl Server {
             command.args(["--forward", url]);
         }
         let started = Instant::now();
-        let process = Process::spawn("outboard up", &mut command)?;
+        let mut process = Process::spawn("outboard up", &mut command)?;
         let address = (Ipv4Addr::LOCALHOST, port).into();
         while !is_ready(address) {
+            ensure!(process.is_running()?, "outboard ended before it was ready");
             ensure!(started.elapsed() < PATIENCE, "outboard is not ready after {PATIENCE:?}");
             std::thread::sleep(Duration::from_micros(500));
         }

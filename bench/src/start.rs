@@ -2,7 +2,6 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::Command,
     thread,
     time::Duration,
 };
@@ -13,6 +12,7 @@ use crate::{
     http::request,
     load::Load,
     order::Order,
+    process::measured,
     report::{Report, Row, Target, Unit},
     server::{ECHO, Server, command},
     settings::Settings,
@@ -67,7 +67,7 @@ pub(crate) fn run(settings: &mut Settings, report: &mut Report) -> Result<()> {
 
 impl Starts {
     fn fill(&self, messages: u64, parked: u64, keys: u64) -> Result<()> {
-        let mut command = Command::new(&self.program);
+        let mut command = measured(&self.program);
         command.args(["--json", "bench", "fill", "--data-dir"]).arg(&self.directory);
         for (flag, count) in [("--messages", messages), ("--parked", parked), ("--keys", keys)] {
             command.args([flag, &count.to_string()]);
