@@ -4,16 +4,25 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::Arc,
+    time::Duration,
 };
 
-use outboard::core::{
-    conformance::{self, Backend, Ports},
-    planted::{Bug, plant},
-    time::TokioClock,
+use outboard::{
+    Policy, WorkerSpec, WorkerState, Workers, WorkersOptions,
+    core::{
+        NewMessage, TypeSet,
+        conformance::{self, Backend, Ports},
+        fault::Faults,
+        ledger::{OpenWorker, Start},
+        planted::{Bug, plant},
+        time::TokioClock,
+    },
 };
 use outboard_embedded::{Embedded, MemoryDisk, Options};
 
 use crate::{
+    handler::{Conductor, pass},
+    journal::Journal,
     plan::Plan,
     world::{EPOCH, World, runtime},
 };
@@ -106,6 +115,47 @@ fn suspects_that_run_together_are_caught() {
     fails(Bug::SuspectsRunTogether, |backend| {
         Box::pin(conformance::poison::a_crash_repeats_what_was_claimed_alone(backend))
     });
+}
+
+/// Whether the process says that it is not ready once a worker has failed for good: here, fenced by another holder.
+async fn a_failed_worker_makes_unready() -> bool {
+    let memory = Memory(MemoryDisk::new().expect("memory can be opened"));
+    let Ports { log, ledger, clock } = memory.open().await;
+    let options = WorkersOptions { clock: clock.clone(), ..WorkersOptions::default() };
+    let workers = Workers::new(log.clone(), ledger.clone(), options);
+    let conductor = Conductor {
+        worker: "main",
+        journal: Journal::default(),
+        ledger: ledger.clone(),
+        clock,
+        faults: Faults::none(),
+        life: 0,
+        sick: Vec::new(),
+    };
+    let spec = WorkerSpec {
+        name: "main".into(),
+        description: String::new(),
+        types: TypeSet::all(),
+        start: Start::Beginning,
+        policy: Policy::default(),
+        handler: Arc::new(conductor),
+        periodic: Vec::new(),
+    };
+    let handle = workers.start(spec).await.expect("the worker starts");
+    let other = OpenWorker { worker: "main".into(), start: Start::Beginning, claims: 1 };
+    ledger.open(other).await.expect("another holder takes over");
+    log.append(vec![NewMessage::new("sim/fine", "{}")].into()).await.expect("appends");
+    while !matches!(handle.state(), WorkerState::Failed { .. }) {
+        pass(Duration::from_millis(1)).await;
+    }
+    !workers.health().health.is_ready()
+}
+
+#[test]
+fn a_failed_worker_that_leaves_the_process_ready_is_caught() {
+    assert!(runtime().block_on(a_failed_worker_makes_unready()), "promise 5");
+    let _planted = plant(Bug::FailedWorkerReady);
+    assert!(!runtime().block_on(a_failed_worker_makes_unready()), "the check sees the bug");
 }
 
 macro_rules! caught {
