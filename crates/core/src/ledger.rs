@@ -26,7 +26,7 @@ pub trait Ledger: Send + Sync + fmt::Debug + 'static {
     /// suspect that was running is charged one crash here, durably, before this answers.
     fn open(&self, open: OpenWorker) -> Fut<'_, Opened>;
 
-    /// Commits units: one transaction, one fsync, each unit by itself applied, in conflict or fenced.
+    /// Commits units: one transaction, one fsync, each unit by itself applied, in conflict, refused or fenced.
     ///
     /// Enqueued before this returns, as [`crate::Log::append`] is. A unit's guards are checked before it writes, so
     /// that a bad unit never fails its neighbours; a unit sees the units before it.
@@ -190,7 +190,7 @@ pub enum KeyWrite {
     Set(Arc<str>, Bytes),
     /// Removes it.
     Delete(Arc<str>),
-    /// Adds to a counter (a decimal number; absent counts as 0); saturates.
+    /// Adds to a counter (a decimal number; absent counts as 0); saturates. On any other value its unit is refused.
     Add(Arc<str>, i64),
 }
 
@@ -223,6 +223,9 @@ pub enum UnitResult {
     Applied(Option<Position>),
     /// A guard did not hold; nothing of it was written.
     Conflict,
+    /// A write of it can never succeed, for this reason (an addition to what is not a number); nothing of it was
+    /// written.
+    Refused(Arc<str>),
     /// A newer holder has the worker; nothing of it was written.
     Fenced,
 }

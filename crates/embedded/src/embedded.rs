@@ -25,7 +25,7 @@ use crate::{
     open,
     options::Options,
     page, queries,
-    request::{AppendRequest, CommitRequest, OpenRequest, PreparedUnit, Reply, Request, prepare},
+    request::{AppendRequest, CommitRequest, OpenRequest, PreparedUnit, Reply, Request, bytes_of, prepare},
     shared::Shared,
     stats::{Counters, Stats},
 };
@@ -181,7 +181,7 @@ impl Embedded {
             let (appends, more) = prepare(std::mem::take(&mut unit.appends))?;
             self.check_bytes(more)?;
             messages += appends.len();
-            bytes += more;
+            bytes += more + bytes_of(&unit.writes);
             prepared.push(PreparedUnit { unit, appends, is_written: false });
         }
         Ok(CommitRequest { units: prepared, messages, bytes, reply })

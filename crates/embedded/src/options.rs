@@ -20,8 +20,8 @@ pub struct Options {
     /// At most this many messages wait for the writer; further appends are refused as `Full` at once, because
     /// an append takes its place in the order before it returns. What units append may wait twice as much.
     pub queue_messages: usize,
-    /// At most this many bytes of messages wait for the writer, as for `queue_messages`. An append into an
-    /// empty queue is always taken.
+    /// At most this many bytes of messages and of durable keys wait for the writer, as for `queue_messages`. Into
+    /// an empty queue any request is taken.
     pub queue_bytes: usize,
     /// At most this many requests of any kind wait for the writer; further ones are refused as `Full`.
     pub queue_requests: usize,

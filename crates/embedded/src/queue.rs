@@ -88,7 +88,7 @@ impl Queue {
         let is_full = state.messages + messages > room * self.limits.messages
             || state.bytes + bytes > room * self.limits.bytes;
         // What one request may carry is limited elsewhere: into an empty queue it always goes.
-        let is_over = messages > 0 && state.messages > 0 && is_full;
+        let is_over = bytes > 0 && state.bytes > 0 && is_full;
         if is_over || state.requests.len() >= self.limits.requests {
             let text = format!("{} requests wait for the log; try again", state.requests.len());
             return Err(PortError::new(Kind::Full, text));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use outboard_core::{
     Fut, Kind, Message, NewMessage, PortError, Position, Time,
-    ledger::{DeadId, DeadLetter, Epoch, OpenWorker, Opened, Unit, UnitResult, WorkerName},
+    ledger::{DeadId, DeadLetter, Epoch, KeyWrite, OpenWorker, Opened, Unit, UnitResult, WorkerName},
     log::{Appended, Idempotency},
     pattern::MAX_TYPE_BYTES,
 };
@@ -31,7 +31,9 @@ pub(crate) struct AppendRequest {
 
 pub(crate) struct CommitRequest {
     pub(crate) units: Vec<PreparedUnit>,
+    /// Messages to append.
     pub(crate) messages: usize,
+    /// Of the messages and of the keys to write.
     pub(crate) bytes: usize,
     pub(crate) reply: Reply<Vec<UnitResult>>,
 }
@@ -123,6 +125,15 @@ impl<T: Send + 'static> Reply<T> {
     fn refuse(self, error: PortError) {
         let _ = self.sender.send(Err(error));
     }
+}
+
+/// How many bytes the writes of a unit add to a transaction.
+pub(crate) fn bytes_of(writes: &[KeyWrite]) -> usize {
+    let bytes = |write: &KeyWrite| match write {
+        KeyWrite::Set(key, value) => key.len() + value.len(),
+        KeyWrite::Delete(key) | KeyWrite::Add(key, _) => key.len(),
+    };
+    writes.iter().map(bytes).sum()
 }
 
 /// The messages in the form in which they are published, without position and timestamp, and their bytes.

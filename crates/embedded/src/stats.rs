@@ -103,6 +103,8 @@ counters! {
     units_applied,
     /// Units refused because a guard did not hold.
     units_in_conflict,
+    /// Units refused because a write of them can never succeed.
+    units_refused,
     /// Units refused because a newer holder has the worker.
     units_fenced,
     /// Appends answered from an earlier one with the same idempotency key.

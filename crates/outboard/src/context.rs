@@ -8,7 +8,7 @@ use crate::{
     command::{self, Command},
     executor::Executor,
     handler::Attempt,
-    keys::{Buffer, Keys, MAX_APPEND_BYTES, MAX_APPENDS},
+    keys::{Buffer, Keys, MAX_APPENDS, MAX_EFFECT_BYTES},
     outcome::Failure,
 };
 
@@ -113,7 +113,7 @@ impl<S> Context<S> {
         if self.0.buffer.append(NewMessage { run_at, ..message }) {
             Ok(())
         } else {
-            let limit = format!("{MAX_APPENDS} messages and {MAX_APPEND_BYTES} bytes");
+            let limit = format!("{MAX_APPENDS} messages and {MAX_EFFECT_BYTES} bytes, keys included");
             Err(Failure::dead(format!("one attempt appends at most {limit}")))
         }
     }

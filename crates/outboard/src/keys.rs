@@ -26,8 +26,8 @@ pub const MAX_KEYS: usize = 10_000;
 /// At most so many messages are appended by one attempt.
 pub const MAX_APPENDS: usize = 10_000;
 
-/// At most so many bytes of payload are appended by one attempt.
-pub const MAX_APPEND_BYTES: usize = 8 << 20;
+/// At most so many bytes are written by one attempt: payloads of appended messages, keys and values.
+pub const MAX_EFFECT_BYTES: usize = 8 << 20;
 
 /// A worker's durable keys: JSON values that change exactly when the message is done.
 ///
@@ -83,7 +83,7 @@ pub enum KeyError {
         /// What does not fit.
         error: String,
     },
-    /// A key, a value or the number of keys is too large.
+    /// A key, a value, the number of keys or everything that is to be written together is too large.
     #[error("{0}")]
     Limit(String),
 }
@@ -106,27 +106,27 @@ impl Keys<'_> {
                 format!("the value of `{key}` has {} bytes; at most {MAX_VALUE_BYTES} fit", json.len());
             return Err(KeyError::Limit(text));
         }
-        self.buffer.lock().entry(key)?.change = Some(Change::Set(json.into()));
-        Ok(())
+        self.buffer.lock().change(key, Change::Set(json.into()))
     }
 
     /// Removes `key`.
     pub fn delete(&self, key: &str) -> Result<(), KeyError> {
-        self.buffer.lock().entry(key)?.change = Some(Change::Delete);
-        Ok(())
+        self.buffer.lock().change(key, Change::Delete)
     }
 
     /// Adds to the whole number under `key`, which is 0 when absent; saturates. Concurrent additions never conflict.
+    ///
+    /// It reads nothing: when something else than a whole number turns out to be stored, nothing of the attempt is
+    /// written and its message becomes a dead letter.
     pub fn add(&self, key: &str, delta: i64) -> Result<(), KeyError> {
         let mut buffer = self.buffer.lock();
-        let entry = buffer.entry(key)?;
-        entry.change = Some(match &entry.change {
+        let change = match &buffer.entry(key)?.change {
             None => Change::Add(delta),
             Some(Change::Add(before)) => Change::Add(before.saturating_add(delta)),
             Some(Change::Delete) => Change::Set(number(delta)),
             Some(Change::Set(json)) => Change::Set(number(parsed(key, json)?.saturating_add(delta))),
-        });
-        Ok(())
+        };
+        buffer.change(key, change)
     }
 
     async fn value(&self, key: &str) -> Result<Option<Bytes>, KeyError> {
@@ -161,8 +161,8 @@ pub(crate) struct Buffer(Mutex<Buffered>);
 struct Buffered {
     keys: BTreeMap<Arc<str>, Entry>,
     appends: Vec<NewMessage>,
-    /// Bytes of payload in `appends`.
-    append_bytes: usize,
+    /// Bytes of payload in `appends`, and of changed keys and their values.
+    bytes: usize,
 }
 
 #[derive(Default)]
@@ -186,10 +186,10 @@ impl Buffer {
     /// Buffers a message; false when there are too many.
     pub(crate) fn append(&self, message: NewMessage) -> bool {
         let mut buffer = self.lock();
-        let bytes = buffer.append_bytes + message.payload.len();
-        let fits = buffer.appends.len() < MAX_APPENDS && bytes <= MAX_APPEND_BYTES;
+        let bytes = buffer.bytes + message.payload.len();
+        let fits = buffer.appends.len() < MAX_APPENDS && bytes <= MAX_EFFECT_BYTES;
         if fits {
-            buffer.append_bytes = bytes;
+            buffer.bytes = bytes;
             buffer.appends.push(message);
         }
         fits
@@ -232,6 +232,32 @@ impl Buffered {
         }
         Ok(self.keys.entry(key.into()).or_default())
     }
+
+    /// Buffers a change in the place of an earlier one; an error when it does not fit beside the others.
+    fn change(&mut self, key: &str, change: Change) -> Result<(), KeyError> {
+        let before = self.entry(key)?.change.as_ref().map_or(0, |change| key.len() + change.bytes());
+        let bytes = self.bytes - before + key.len() + change.bytes();
+        if bytes > MAX_EFFECT_BYTES {
+            let mend = "split the work into several messages, or keep the data elsewhere";
+            return Err(KeyError::Limit(format!(
+                "with the change of `{key}` this attempt writes {bytes} bytes of keys and appended messages; \
+                 at most {MAX_EFFECT_BYTES} fit: {mend}"
+            )));
+        }
+        self.bytes = bytes;
+        self.entry(key)?.change = Some(change);
+        Ok(())
+    }
+}
+
+impl Change {
+    /// Bytes of its value.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Set(json) => json.len(),
+            Self::Delete | Self::Add(_) => 0,
+        }
+    }
 }
 
 impl Entry {
@@ -266,9 +292,25 @@ mod tests {
     #[test]
     fn appends_are_limited_in_bytes_so_that_their_unit_can_commit() {
         let buffer = Buffer::default();
-        let message = || NewMessage::new("orders/confirm", vec![b'1'; MAX_APPEND_BYTES / 2]);
+        let message = || NewMessage::new("orders/confirm", vec![b'1'; MAX_EFFECT_BYTES / 2]);
         assert!(buffer.append(message()) && buffer.append(message()));
         assert!(!buffer.append(NewMessage::new("orders/confirm", "1")));
         assert_eq!(buffer.take().expect("two messages are buffered").appends.len(), 2);
+    }
+
+    #[test]
+    fn key_changes_are_limited_in_bytes_together_with_appends() {
+        let buffer = Buffer::default();
+        let change = |key: &str, bytes| buffer.lock().change(key, Change::Set(vec![b'1'; bytes].into()));
+        let half = MAX_EFFECT_BYTES / 2;
+        change("a", half).expect("it fits");
+        change("a", half).expect("it takes the place of the first");
+        assert!(buffer.append(NewMessage::new("orders/confirm", vec![b'1'; half - 1])));
+        assert!(!buffer.append(NewMessage::new("orders/confirm", "1")), "keys count, too");
+        let error = change("b", 0).expect_err("the key's name does not fit any more").to_string();
+        assert!(error.contains(&MAX_EFFECT_BYTES.to_string()) && error.contains("split the work"), "{error}");
+        change("a", 1).expect("a smaller value makes room");
+        change("b", half - 10).expect("there is room again");
+        assert_eq!(buffer.take().expect("changes are buffered").writes.len(), 2);
     }
 }

@@ -33,7 +33,12 @@ pub(super) async fn settle(consumer: &LogConsumer, tag: Tag, verdict: Verdict) {
     settle_with(consumer, tag, verdict, None).await;
 }
 
-async fn settle_with(consumer: &LogConsumer, tag: Tag, verdict: Verdict, effects: Option<Box<Effects>>) {
+pub(super) async fn settle_with(
+    consumer: &LogConsumer,
+    tag: Tag,
+    verdict: Verdict,
+    effects: Option<Box<Effects>>,
+) {
     let ticket = consumer.settle(Settlement { tag, verdict, effects });
     let mut durable = consumer.durable();
     soon(durable.wait_for(|durable| *durable >= ticket)).await.expect("the consumer lives");
@@ -154,6 +159,21 @@ pub async fn a_return_is_not_counted(backend: &dyn Backend) {
     let again = take(&consumer, 3).await;
     assert_eq!(ids(&again), [2, 1, 3]);
     assert!(again.iter().all(|delivery| delivery.attempt == 1));
+}
+
+/// However often it does: others have their turn on the same thread.
+pub async fn what_comes_back_at_once_leaves_the_thread(backend: &dyn Backend) {
+    let ports = backend.open().await;
+    ports.append(&["a/a"]).await;
+    let consumer = ports.consumer("w", 8).await;
+    let other = tokio::spawn(async {});
+    let mut turns = 0;
+    while !other.is_finished() {
+        let tag = take(&consumer, 1).await[0].tag;
+        consumer.settle(Settlement { tag, verdict: Verdict::Return, effects: None });
+        turns += 1;
+        assert!(turns < 10_000, "the other task never runs");
+    }
 }
 
 /// Found with its reason, revived as if it were new, for this worker.

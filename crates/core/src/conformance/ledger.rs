@@ -123,6 +123,22 @@ pub async fn counters_add_up(backend: &dyn Backend) {
     assert_eq!(value(&ports, "n").await, Some(i64::MAX.to_string()), "it saturates");
 }
 
+/// A sum with text can never be written: its unit is refused, and only that one.
+pub async fn adding_to_text_is_refused(backend: &dyn Backend) {
+    let ports = backend.open().await;
+    ports.append(&["a/a"; 2]).await;
+    let opened = ports.open_worker("w", Start::Beginning).await;
+    let text = Unit { writes: vec![KeyWrite::Set("k".into(), "\"text\"".into())], ..unit(&opened) };
+    let writes = vec![KeyWrite::Set("other".into(), "1".into()), KeyWrite::Add("k".into(), 1)];
+    let add = Unit { writes, appends: vec![NewMessage::new("a/effect", "{}")], ..done(&opened, 1, 1) };
+    let results = commit(&ports, vec![text, add, done(&opened, 2, 2)]).await;
+    assert!(matches!(&results[1], UnitResult::Refused(reason) if !reason.is_empty()), "{results:?}");
+    assert!(matches!((&results[0], &results[2]), (UnitResult::Applied(_), UnitResult::Applied(_))));
+    assert_eq!((value(&ports, "other").await, *ports.log.tip().borrow()), (None, Position(2)));
+    let cursor = ports.open_worker("w", Start::Beginning).await.cursor;
+    assert_eq!((cursor.is_done(Position(1)), cursor.is_done(Position(2))), (false, true));
+}
+
 /// They are told, and the messages are in the log.
 pub async fn appends_of_a_unit_get_positions(backend: &dyn Backend) {
     let ports = backend.open().await;

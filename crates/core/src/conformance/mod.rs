@@ -4,6 +4,7 @@
 //! a test with its own name.
 
 pub mod consumer;
+pub mod effects;
 pub mod ledger;
 pub mod log;
 pub mod poison;
@@ -58,6 +59,7 @@ impl Ports {
         let options = LogConsumerOptions {
             start: Start::Beginning,
             prefetch,
+            claims: prefetch,
             ..LogConsumerOptions::new(name, types, self.clock.clone())
         };
         LogConsumer::open(self.log.clone(), self.ledger.clone(), options).await.expect("the consumer opens")
@@ -96,7 +98,7 @@ macro_rules! conformance {
             ledger {
                 a_new_worker_begins_at_the_end_or_the_beginning, done_ranges_survive_reopening,
                 a_unit_in_conflict_leaves_its_neighbours_alone, a_later_unit_sees_an_earlier_one,
-                an_older_epoch_is_fenced, counters_add_up, appends_of_a_unit_get_positions,
+                an_older_epoch_is_fenced, counters_add_up, adding_to_text_is_refused, appends_of_a_unit_get_positions,
                 parked_rows_come_by_due_time, running_rows_are_never_due, giving_back_uncounts_and_is_due,
                 dead_letters_are_listed_by_page, a_revived_letter_is_parked_and_wakes, a_pause_survives_reopening,
                 a_crash_charges_the_suspect_only, a_released_worker_is_clean, fates_tell_what_became_of_a_message,
@@ -111,10 +113,16 @@ macro_rules! conformance {
                 a_drain_gives_back_the_rest_uncounted, given_back_attempts_are_due_at_once, a_dropped_next_loses_nothing,
                 a_later_holder_fences_the_earlier, skipped_positions_are_committed, two_workers_each_get_everything,
                 a_full_table_of_parked_messages_stops_claiming, many_retries_are_claimed_at_once,
+                what_comes_back_at_once_leaves_the_thread,
+            }
+            effects {
+                a_refused_settlement_is_a_dead_letter, a_refused_settlement_s_ticket_covers_its_dead_letter,
+                a_suspect_in_conflict_runs_alone_again,
             }
             poison {
                 a_crash_repeats_what_was_claimed_alone, a_scheduled_message_is_no_suspect, three_crashes_bury_a_suspect,
-                a_completed_run_clears_a_suspect, a_held_suspect_is_not_charged,
+                a_completed_run_clears_a_suspect, a_held_suspect_is_not_charged, what_flow_let_in_is_suspect,
+                a_straggler_of_a_crash_stays_suspect,
             }
         }
     };

@@ -7,7 +7,12 @@ use super::{
     consumer::{dead_of, done_all, ids, retry, settle, take},
     soon, waits,
 };
-use crate::{Consumer, NewMessage, Settlement, Verdict};
+use crate::{
+    Consumer, LogConsumer, NewMessage, Position, Settlement, Time, TypeSet, Verdict,
+    consumer::Flow,
+    ledger::{Parked, ParkedChange, ParkedState, Start, Unit},
+    log_consumer::LogConsumerOptions,
+};
 
 /// One at a time, beside the normal flow.
 pub async fn a_crash_repeats_what_was_claimed_alone(backend: &dyn Backend) {
@@ -118,4 +123,51 @@ pub async fn a_completed_run_clears_a_suspect(backend: &dyn Backend) {
     }
     let _consumer = ports.consumer("w", 3).await;
     assert_eq!(dead_of(&ports).await, [1]);
+}
+
+/// Whatever a raised prefetch let in, up to the claims that were told when the worker was opened.
+pub async fn what_flow_let_in_is_suspect(backend: &dyn Backend) {
+    let ports = backend.open().await;
+    ports.append(&["a/a"; 8]).await;
+    let options = LogConsumerOptions {
+        start: Start::Beginning,
+        prefetch: 2,
+        claims: 4,
+        ..LogConsumerOptions::new("w", TypeSet::all(), ports.clock.clone())
+    };
+    let consumer = LogConsumer::open(ports.log.clone(), ports.ledger.clone(), options).await.expect("opens");
+    consumer.flow(Flow::Running { prefetch: 6 });
+    take(&consumer, 4).await;
+    assert!(waits(consumer.next(1)).await, "more would escape the look for suspects");
+    drop(consumer);
+    let consumer = ports.consumer("w", 8).await;
+    take(&consumer, 1).await;
+    assert_eq!(consumer.status().suspects, 4);
+}
+
+/// Though it has never crashed before, and also when it is given back.
+pub async fn a_straggler_of_a_crash_stays_suspect(backend: &dyn Backend) {
+    let ports = backend.open().await;
+    ports.append(&["a/a"]).await;
+    let opened = ports.open_worker("w", Start::Beginning).await;
+    let row = Parked {
+        position: Position(1),
+        state: ParkedState::Straggler,
+        due: Time::MAX,
+        attempts: 0,
+        crashes: 0,
+        reason: "".into(),
+    };
+    let straggler = Unit {
+        done: vec![(Position(1), Position(1))],
+        parked: vec![ParkedChange::Put(row)],
+        ..Unit::of("w".into(), opened.epoch)
+    };
+    ports.ledger.commit(vec![straggler]).await.expect("commits");
+    let consumer = ports.consumer("w", 2).await;
+    for _ in 0..2 {
+        let running = take(&consumer, 1).await;
+        assert_eq!((ids(&running), running[0].suspect), (vec![1], true));
+        consumer.settle(Settlement { tag: running[0].tag, verdict: Verdict::Return, effects: None });
+    }
 }

@@ -47,6 +47,7 @@ async fn flush(shared: &Shared) -> Result<(), PortError> {
         }
         let results = commit(shared, &sent).await?;
         shared.options.faults.reach(Point::Acknowledged)?;
+        // What was refused is pending again, as a dead letter: the next round commits it.
         let ticket = shared.lock().committed(sent, results, shared.options.clock.now());
         shared.durable.send_replace(ticket);
         shared.settled.notify_waiters();

@@ -8,6 +8,8 @@ mod flush;
 mod open;
 mod settling;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::{
     fmt,
@@ -54,6 +56,9 @@ pub struct LogConsumerOptions {
     pub start: Start,
     /// At most so many messages claimed and not durably settled: the most that a crash repeats.
     pub prefetch: u32,
+    /// The highest prefetch that [`Consumer::flow`] can set later, if it is higher than `prefetch`. After a crash so
+    /// many messages are suspects: whichever of them were running, they are among these.
+    pub claims: u32,
     /// At most so many parked messages; a full table stops claiming from the log.
     pub max_parked: u64,
     /// The wall clock for due times.
@@ -70,10 +75,16 @@ impl LogConsumerOptions {
             types,
             start: Start::End,
             prefetch: 64,
+            claims: 64,
             max_parked: 1_000_000,
             clock,
             faults: Faults::none(),
         }
+    }
+
+    /// The largest number of messages that are ever claimed at the same time.
+    fn most_claims(&self) -> u32 {
+        self.prefetch.max(self.claims)
     }
 }
 
@@ -132,6 +143,8 @@ impl LogConsumer {
     async fn deliveries(&self, max: usize) -> Result<Vec<Delivery>, PortError> {
         let shared = &*self.shared;
         loop {
+            // What comes back at once, again and again, must leave the thread to others, too.
+            tokio::task::coop::consume_budget().await;
             let (step, wants_flush) =
                 shared.lock().step(max, *shared.tip.borrow(), shared.options.clock.now());
             if wants_flush {
@@ -242,7 +255,12 @@ impl Consumer for LogConsumer {
     }
 
     fn flow(&self, flow: Flow) {
-        self.shared.lock().flow = flow;
+        let most = self.shared.options.most_claims();
+        // More than was told when the worker was opened would escape the look for suspects after a crash.
+        self.shared.lock().flow = match flow {
+            Flow::Running { prefetch } => Flow::Running { prefetch: prefetch.min(most) },
+            Flow::Paused => Flow::Paused,
+        };
         self.shared.wake_next();
     }
 

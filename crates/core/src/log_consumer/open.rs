@@ -28,7 +28,7 @@ pub(super) async fn open(
     options: &LogConsumerOptions,
 ) -> Result<Opening, PortError> {
     let worker = options.worker.clone();
-    let request = OpenWorker { worker, start: options.start, claims: options.prefetch };
+    let request = OpenWorker { worker, start: options.start, claims: options.most_claims() };
     let mut opened = ledger.open(request).await?;
     let (buried, kept): (Vec<_>, Vec<_>) =
         std::mem::take(&mut opened.running).into_iter().partition(|row| row.crashes >= CRASHES_TO_BURY);
@@ -39,7 +39,8 @@ pub(super) async fn open(
         // Whatever ran at a clean stop was given back; a suspect is still one.
         running.into_iter().partition(|held| held.crashes.is_some())
     } else {
-        let mut suspects = running;
+        // Whatever had a row to run with may have been running.
+        let mut suspects: VecDeque<_> = running.into_iter().map(suspected).collect();
         suspects.extend(claimed_from_log(log, options, &opened).await?);
         suspects.extend(claimed_from_parked(log, ledger, options, &opened).await?);
         (suspects, VecDeque::new())
@@ -116,7 +117,11 @@ async fn claimed_from_parked(
     }
     let page = ledger.due(options.worker.clone(), now, opened.claims as usize).await?;
     let rows = with_messages(log, page.rows).await?;
-    Ok(rows.into_iter().map(|held| Held { crashes: Some(held.crashes.unwrap_or(0)), ..held }).collect())
+    Ok(rows.into_iter().map(suspected).collect())
+}
+
+fn suspected(held: Held) -> Held {
+    Held { crashes: Some(held.crashes.unwrap_or(0)), ..held }
 }
 
 /// Rows with their messages; a row whose message is gone stays for [`State::take_due`] to bury.

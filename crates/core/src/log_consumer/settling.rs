@@ -20,7 +20,7 @@ pub(super) struct Sent {
 
 pub(super) enum After {
     Nothing,
-    /// A settlement with guards: in conflict, the message is tried again.
+    /// A settlement with effects: in conflict, the message is tried again; refused, it is given up.
     Settled(Held),
     /// A suspect's running row: once durable, the suspect is delivered.
     Running(Held),
@@ -30,6 +30,17 @@ impl Sent {
     /// Whether it makes a suspect's running row durable.
     pub(super) fn is_suspect_row(&self) -> bool {
         matches!(self.after, After::Running(_))
+    }
+}
+
+impl After {
+    /// Takes back counted attempts of its message.
+    fn give_back(&mut self, position: Position, count: u32) {
+        if let Self::Settled(held) | Self::Running(held) = self
+            && held.position() == position
+        {
+            held.attempts = held.attempts.saturating_sub(count);
+        }
     }
 }
 
@@ -102,10 +113,13 @@ impl State {
     /// A suspect keeps its crashes, but what does not run must not be charged for one: its row says so, and the next
     /// suspect may run.
     fn set_aside(&mut self, held: &Held) {
-        if self.suspect_running != Some(held.position()) {
-            return;
+        if self.suspect_running == Some(held.position()) {
+            self.suspect_running = None;
+            self.uncharge(held);
         }
-        self.suspect_running = None;
+    }
+
+    fn uncharge(&mut self, held: &Held) {
         self.bulk.parked.push(ParkedChange::Put(Parked {
             position: held.position(),
             state: ParkedState::Straggler,
@@ -171,10 +185,16 @@ impl State {
     pub(super) fn give_back(&mut self, attempts: Vec<(Tag, u32)>) {
         for (tag, count) in attempts {
             let position = Position(tag.number);
-            let in_hand =
-                self.due.iter_mut().chain(&mut self.returned).find(|held| held.position() == position);
+            let mut in_hand = self.due.iter_mut().chain(&mut self.returned).chain(&mut self.suspects);
+            let in_hand = in_hand.find(|held| held.position() == position);
             if let Some(held) = in_hand.or_else(|| self.claims.get_mut(&position)) {
                 held.attempts = held.attempts.saturating_sub(count);
+            }
+            if self.is_committing {
+                self.given_back.push((position, count));
+            }
+            for Sent { after, .. } in &mut self.units {
+                after.give_back(position, count);
             }
             self.bulk.parked.push(ParkedChange::GiveBack(position, count));
         }
@@ -197,7 +217,7 @@ impl State {
             return None;
         }
         self.committing = std::mem::take(&mut self.pending);
-        self.sent_ticket = self.ticket;
+        self.resolved_ticket = std::mem::replace(&mut self.sent_ticket, self.ticket);
         self.is_committing = true;
         Some(sent)
     }
@@ -207,21 +227,53 @@ impl State {
         self.is_committing = false;
         self.committing = 0;
         self.last_progress = now;
-        for (Sent { unit, after }, result) in sent.into_iter().zip(results) {
-            match result {
-                UnitResult::Applied(_) => self.applied(&unit, after),
-                UnitResult::Conflict => {
-                    if let After::Settled(held) | After::Running(held) = after {
-                        self.returned.push_back(held);
-                    }
+        let mut durable = self.sent_ticket;
+        let given_back = std::mem::take(&mut self.given_back);
+        for (Sent { unit, mut after }, result) in sent.into_iter().zip(results) {
+            for &(position, count) in &given_back {
+                after.give_back(position, count);
+            }
+            match (result, after) {
+                (UnitResult::Applied(_), after) => self.applied(&unit, after),
+                (UnitResult::Conflict, After::Settled(held)) => self.conflicted(held),
+                (UnitResult::Refused(reason), After::Settled(held)) => {
+                    self.refused(held, reason);
+                    // Its dead letter is in the next commit.
+                    durable = self.resolved_ticket;
                 }
-                UnitResult::Fenced => {
+                (UnitResult::Fenced, _) => {
                     let text = format!("another holder has taken over worker `{}`", self.options.worker);
                     self.failed = Some(PortError::new(Kind::Fenced, text));
                 }
+                // It has no condition; going on would lose its marks.
+                (result @ (UnitResult::Conflict | UnitResult::Refused(_)), _) => {
+                    let worker = &self.options.worker;
+                    let text =
+                        format!("the ledger did not take the progress of worker `{worker}`: {result:?}");
+                    self.failed = Some(PortError::new(Kind::Corrupt, text));
+                }
             }
         }
-        self.sent_ticket
+        durable
+    }
+
+    /// The attempt did not happen; a suspect runs alone again.
+    fn conflicted(&mut self, held: Held) {
+        if held.crashes.is_some() {
+            self.uncharge(&held);
+            self.suspects.push_front(held);
+        } else {
+            self.returned.push_back(held);
+        }
+    }
+
+    /// What the handler wants written never can be: the message is given up, and only that is committed.
+    fn refused(&mut self, held: Held, reason: Arc<str>) {
+        let (position, attempts) = (held.position(), held.attempts + 1);
+        tracing::error!(worker = %self.options.worker, message_id = %position, "{reason}; it is a dead letter now");
+        self.bulk.dead.push(NewDead { position, reason, attempts });
+        mark_done(&mut self.bulk, &held);
+        self.pending += 1;
     }
 
     fn applied(&mut self, unit: &Unit, after: After) {

@@ -100,8 +100,12 @@ pub(super) struct State {
     /// Settlements in the commit that runs.
     pub(super) committing: u32,
     pub(super) is_committing: bool,
-    /// Ticket and skipped positions that were in the last commit.
+    /// The last ticket in the last commit.
     pub(super) sent_ticket: Ticket,
+    /// The same of the commit before it: everything up to here is durable, dead letters of refused units included.
+    pub(super) resolved_ticket: Ticket,
+    /// Attempts taken back while a commit runs: their messages may be in it.
+    pub(super) given_back: Vec<(Position, u32)>,
     pub(super) settled: u64,
     pub(super) draining: bool,
     /// This step has left something to commit that nobody else will ask to be committed.
@@ -148,6 +152,8 @@ impl State {
             committing: 0,
             is_committing: false,
             sent_ticket: 0,
+            resolved_ticket: 0,
+            given_back: Vec::new(),
             settled: 0,
             draining: false,
             wants_flush: false,

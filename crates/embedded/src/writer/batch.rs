@@ -38,6 +38,7 @@ pub(crate) struct Counts {
     pub(crate) units: usize,
     pub(crate) applied: usize,
     pub(crate) in_conflict: usize,
+    pub(crate) units_refused: usize,
     pub(crate) fenced: usize,
     pub(crate) repeated: usize,
     pub(crate) refused: usize,

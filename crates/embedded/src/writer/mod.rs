@@ -294,6 +294,7 @@ impl Writer {
         Counters::add(&counters.appended_bytes, bytes);
         Counters::add(&counters.units_applied, counts.applied);
         Counters::add(&counters.units_in_conflict, counts.in_conflict);
+        Counters::add(&counters.units_refused, counts.units_refused);
         Counters::add(&counters.units_fenced, counts.fenced);
         Counters::add(&counters.repeated_appends, counts.repeated);
         Counters::add(&counters.refused_appends, counts.refused);

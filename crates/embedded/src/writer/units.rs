@@ -22,7 +22,7 @@ use crate::{
 type Values = Vec<(Arc<str>, Option<Bytes>)>;
 
 impl Batch<'_> {
-    /// Writes units, each by itself applied, in conflict or fenced; an error when one of them is impossible,
+    /// Writes units, each by itself applied, in conflict, refused or fenced; an error when one of them is impossible,
     /// and then none of them is written.
     pub(super) fn commit(
         &mut self,
@@ -41,6 +41,7 @@ impl Batch<'_> {
             match result {
                 UnitResult::Applied(_) => self.counts.applied += 1,
                 UnitResult::Conflict => self.counts.in_conflict += 1,
+                UnitResult::Refused(_) => self.counts.units_refused += 1,
                 UnitResult::Fenced => self.counts.fenced += 1,
             }
             results.push(result);
@@ -78,7 +79,10 @@ impl Batch<'_> {
                 return Ok(UnitResult::Conflict);
             }
         }
-        let Some(values) = self.values(worker, &unit.writes)? else { return Ok(UnitResult::Conflict) };
+        let values = match self.values(worker, &unit.writes)? {
+            Ok(values) => values,
+            Err(reason) => return Ok(UnitResult::Refused(reason)),
+        };
         self.write_keys(&unit.worker, worker, &values)?;
         for change in &unit.parked {
             let delta = self.park(worker, change)?;
@@ -105,8 +109,8 @@ impl Batch<'_> {
         Ok(UnitResult::Applied(first))
     }
 
-    /// What the written keys become; nothing when a counter is not a number.
-    fn values(&self, worker: i64, writes: &[KeyWrite]) -> Result<Option<Values>, Failure> {
+    /// What the written keys become, or why they cannot be written.
+    fn values(&self, worker: i64, writes: &[KeyWrite]) -> Result<Result<Values, Arc<str>>, Failure> {
         let mut values: Values = Vec::new();
         for write in writes {
             let (name, value) = match write {
@@ -117,13 +121,17 @@ impl Batch<'_> {
                         Some((_, value)) => value.clone(),
                         None => key(self.connection, worker, name)?.value,
                     };
-                    let Some(sum) = add(before.as_deref(), *delta) else { return Ok(None) };
+                    let Some(sum) = add(before.as_deref(), *delta) else {
+                        let text =
+                            format!("nothing can be added to the key `{name}`: it holds no whole number");
+                        return Ok(Err(text.into()));
+                    };
                     (name, Some(Bytes::from(sum.to_string())))
                 }
             };
             values.push((name.clone(), value));
         }
-        Ok(Some(values))
+        Ok(Ok(values))
     }
 
     fn write_keys(&mut self, name: &WorkerName, worker: i64, values: &Values) -> Result<(), Failure> {

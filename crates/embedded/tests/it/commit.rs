@@ -53,6 +53,20 @@ async fn a_queue_that_is_full_of_appends_has_room_for_settlements() {
 }
 
 #[tokio::test]
+async fn the_bytes_of_keys_count_in_the_queue_and_in_a_transaction() {
+    let options = Options { batch_bytes: 10_000, queue_bytes: 10_000, ..Options::default() };
+    let log = Embedded::memory(&MemoryDisk::new().unwrap(), options).await.unwrap();
+    hold(&log, "w").await;
+    let before = log.stats().commits;
+    let write = || KeyWrite::Set("k".into(), vec![b'1'; 9_999].into());
+    let unit = || Unit { writes: vec![write()], ..Unit::of("w".into(), 1) };
+    let results = join_all([0; 3].map(|_| log.commit(vec![unit()]))).await;
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 2, "twice as many bytes may wait");
+    assert_eq!(results[2].as_ref().unwrap_err().kind, Kind::Full);
+    assert_eq!(log.stats().commits - before, 2, "each of them fills a transaction");
+}
+
+#[tokio::test]
 async fn an_append_that_nobody_waits_for_is_kept() {
     let log = remember(&MemoryDisk::new().unwrap()).await;
     drop(log.append(vec![message("a/one", 1)].into()));
@@ -141,9 +155,11 @@ async fn a_key_s_versions_never_come_again() {
         writes: vec![KeyWrite::Set("other".into(), "b".into()), KeyWrite::Add(name, 1)],
         ..Unit::of("w".into(), 1)
     };
-    assert_eq!(commit(&log, not_a_number).await, UnitResult::Conflict);
+    let result = commit(&log, not_a_number).await;
+    assert!(matches!(&result, UnitResult::Refused(reason) if reason.contains("`k`")), "{result:?}");
+    assert_eq!(log.stats().units_refused, 1);
     let other = log.keys("w".into(), vec!["other".into()]).await.unwrap().remove(0);
-    assert_eq!(other.value, None, "nothing of a unit in conflict is written");
+    assert_eq!(other.value, None, "nothing of a refused unit is written");
 }
 
 #[tokio::test]
