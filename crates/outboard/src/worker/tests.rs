@@ -350,3 +350,25 @@ async fn a_command_that_cannot_be_appended_buries_the_message_and_says_why() -> 
     running.shutdown().await?;
     Ok(())
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_addition_to_text_buries_the_message_instead_of_repeating_it_for_ever() -> anyhow::Result<()> {
+    async fn count(cx: Context<()>, add: Add) -> Outcome {
+        match add.amount {
+            1 => cx.keys().set("total", "text")?,
+            _ => cx.keys().add("total", 1)?,
+        }
+        Ok(Done)
+    }
+    let worker = Worker::new("counter", "Counts", ()).on(count);
+    let running = App::memory().await?.worker(worker).start().await?;
+    for amount in [1, 2] {
+        running.executor().execute(Add { amount }).await?;
+        running.idle().await?;
+    }
+    let letters = dead_letters(&running).await?;
+    assert_eq!((letters.len(), letters[0].message_id, letters[0].attempts), (1, Position(2), 1));
+    assert!(letters[0].reason.contains("`total`"), "{letters:?}");
+    running.shutdown().await?;
+    Ok(())
+}
