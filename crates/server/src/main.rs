@@ -12,6 +12,7 @@ mod echo;
 mod forward;
 mod metrics;
 mod serve;
+mod storage;
 mod up;
 
 mod verify;

@@ -173,7 +173,7 @@ async fn dead_letters(text: &mut Text, api: &Api) {
 }
 
 /// The statuses that are counted each by itself; any other counts as `other`.
-const STATUSES: [u16; 14] = [200, 202, 400, 404, 405, 408, 409, 410, 413, 415, 422, 500, 501, 503];
+const STATUSES: [u16; 15] = [200, 202, 400, 403, 404, 405, 408, 409, 410, 413, 415, 422, 500, 501, 503];
 
 /// Upper bounds of the request histogram, in microseconds.
 const REQUEST_MICROS: [u64; 14] = [

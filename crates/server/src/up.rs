@@ -9,18 +9,19 @@ use std::{
 
 use outboard::{Workers, WorkersOptions};
 use outboard_core::{Health, Log, TypeSet, lifecycle::Shutdown};
-use outboard_embedded::{Embedded, Options};
+use outboard_embedded::Embedded;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     address,
-    api::{Api, CommandRules, MetricsOnly, Phase, RequestLimits},
+    api::{Api, CommandRules, MetricsOnly, OriginRule, Phase, RequestLimits},
     config::{Config, Limits},
     echo, forward,
     metrics::HttpMetrics,
     output::{self, Exit, Output},
     serve::{self, Bound, ServeLimits},
+    storage,
 };
 
 /// The exit code after a second signal: 128 and the number of SIGINT, whichever signal it was.
@@ -34,8 +35,11 @@ const LAST_REQUESTS: Duration = Duration::from_secs(2);
 pub(crate) async fn run(config: Config, started: Instant, output: Output) -> Result<(), Exit> {
     let signals = Signals::listen()?;
     let connections = open_files(&config.limits);
-    let storage = Embedded::open(&config.data_dir, Options::default()).await.map_err(Exit::failure)?;
-    let result = serve(&config, (started, output), &storage, connections, signals).await;
+    // A port that is taken leaves no new directory behind; a directory that another server holds is told before its
+    // ports are.
+    let early = if config.data_dir.exists() { None } else { Some(Ports::bind(&config).await?) };
+    let storage = storage::open(&config.data_dir).await.map_err(Exit::failure)?;
+    let result = serve(&config, (started, output), &storage, (early, connections), signals).await;
     storage.close().await;
     result
 }
@@ -44,19 +48,20 @@ async fn serve(
     config: &Config,
     (started, output): (Instant, Output),
     storage: &Embedded,
-    connections: usize,
+    (early, connections): (Option<Ports>, usize),
     mut signals: Signals,
 ) -> Result<(), Exit> {
-    let bound = serve::bind(config.api_address(), "api.port").await.map_err(Exit::failure)?;
-    let metrics = match config.metrics_address() {
-        Some(address) => Some(serve::bind(address, "metrics.port").await.map_err(Exit::failure)?),
-        None => None,
+    let ports = match early {
+        Some(ports) => ports,
+        None => Ports::bind(config).await?,
     };
     let workers = start_workers(config, storage).await?;
     let phase = Arc::new(Phase::default());
-    let (listening, metrics_url) = (bound.address(), metrics.as_ref().map(|port| url(port.address())));
-    let api = Arc::new(api(config, started, storage, workers.clone(), phase.clone()));
-    let servers = Servers::start(bound, metrics, api, connections, config.limits.read_timeout.0);
+    let (listening, metrics_url) =
+        (ports.api.address(), ports.metrics.as_ref().map(|port| url(port.address())));
+    let origins = OriginRule { is_loopback: listening.ip().to_canonical().is_loopback() };
+    let api = Arc::new(api(config, (started, origins), storage, workers.clone(), phase.clone()));
+    let servers = Servers::start(ports, api, connections, config.limits.read_timeout.0);
     let published = address::publish(&config.data_dir, &url(listening)).map_err(Exit::failure)?;
     announce(&url(listening), metrics_url.as_deref(), &config.data_dir, (started, output));
 
@@ -114,7 +119,7 @@ async fn start_workers(config: &Config, storage: &Embedded) -> Result<Arc<Worker
 
 fn api(
     config: &Config,
-    started: Instant,
+    (started, origins): (Instant, OriginRule),
     storage: &Embedded,
     workers: Arc<Workers>,
     phase: Arc<Phase>,
@@ -133,10 +138,28 @@ fn api(
             batch_commands: limits.batch_commands as usize,
         },
         limits: RequestLimits { body: limits.body.0, batch: limits.batch.0, read: limits.read_timeout.0 },
+        origins,
         keep: config.idempotency.keep.0,
         phase,
         http: HttpMetrics::default(),
         start: started.elapsed(),
+    }
+}
+
+/// The listeners that are bound and not served yet.
+struct Ports {
+    api: Bound,
+    metrics: Option<Bound>,
+}
+
+impl Ports {
+    async fn bind(config: &Config) -> Result<Self, Exit> {
+        let api = serve::bind(config.api_address(), "api.port").await.map_err(Exit::failure)?;
+        let metrics = match config.metrics_address() {
+            Some(address) => Some(serve::bind(address, "metrics.port").await.map_err(Exit::failure)?),
+            None => None,
+        };
+        Ok(Self { api, metrics })
     }
 }
 
@@ -147,19 +170,13 @@ struct Servers {
 }
 
 impl Servers {
-    fn start(
-        api_port: Bound,
-        metrics_port: Option<Bound>,
-        api: Arc<Api>,
-        connections: usize,
-        head: Duration,
-    ) -> Self {
+    fn start(ports: Ports, api: Arc<Api>, connections: usize, head: Duration) -> Self {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        if let Some(port) = metrics_port {
+        if let Some(port) = ports.metrics {
             let limits = ServeLimits { connections: 64, head };
             tasks.spawn(port.serve(Arc::new(MetricsOnly(api.clone())), limits, stop.clone()));
         }
-        tasks.spawn(api_port.serve(api, ServeLimits { connections, head }, stop.clone()));
+        tasks.spawn(ports.api.serve(api, ServeLimits { connections, head }, stop.clone()));
         tasks.close();
         Self { stop, tasks }
     }
@@ -191,7 +208,8 @@ fn url(address: SocketAddr) -> String {
 }
 
 fn announce(url: &str, metrics: Option<&str>, directory: &Path, (started, output): (Instant, Output)) {
-    let millis = started.elapsed().as_millis();
+    // A number of 128 bits would be logged as a text.
+    let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     if output::is_watched() && !output.json {
         output::notice(format_args!(
             "Outboard listens on {url}, data in {} (ready in {millis} ms)",

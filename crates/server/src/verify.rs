@@ -6,6 +6,8 @@ use outboard_core::{PortError, Position};
 use outboard_embedded::{Embedded, VerifyReport};
 use serde::{Deserialize, Serialize};
 
+use crate::storage;
+
 /// What a check found.
 #[derive(Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct Report {
@@ -52,5 +54,7 @@ pub(crate) fn stopped(directory: &Path) -> Result<Report, String> {
             directory.display()
         ));
     }
-    outboard_embedded::verify(directory, |_, _| {}).map(Report::from).map_err(|error| error.to_string())
+    outboard_embedded::verify(directory, |_, _| {})
+        .map(Report::from)
+        .map_err(|error| storage::explain(directory, &error))
 }

@@ -28,7 +28,8 @@ impl Service for Api {
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Answer {
         let begun = Instant::now();
         let (head, mut body) = request.into_parts();
-        let found = Route::find(&head.method, head.uri.path());
+        let found =
+            self.origins.check(&head.headers).and_then(|()| Route::find(&head.method, head.uri.path()));
         let label = found.as_ref().map_or(RouteLabel::Other, Route::label);
         let result = match found {
             // Every connection keeps room for this future. The hot path lives in it; everything else gets room of its
@@ -126,6 +127,9 @@ pub(crate) struct MetricsOnly(pub Arc<Api>);
 
 impl Service for MetricsOnly {
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Answer {
+        if let Err(problem) = self.0.origins.check(request.headers()) {
+            return problem.into_response();
+        }
         let is_metrics = request.uri().path() == "/metrics";
         match *request.method() {
             Method::GET | Method::HEAD if is_metrics => self.0.metrics().await,

@@ -275,7 +275,10 @@ fn explain<'a, S: DeserializeSeed<'a>>(
     place: &str,
 ) -> Problem {
     if !error.is_data() {
-        return Problem::malformed(format!("{place}the body is not JSON: {error}"));
+        let full = error.to_string();
+        // A line has been named already; the parser counts lines from there.
+        let told = if place.is_empty() { full } else { full.replace(" at line 1 column ", " at column ") };
+        return Problem::malformed(format!("{place}the body is not JSON: {told}"));
     }
     let mut parser = serde_json::Deserializer::from_str(text);
     let mut track = serde_path_to_error::Track::new();
@@ -385,6 +388,8 @@ mod tests {
         assert_eq!(field(array(format!("[{one},7]"))), "[1]");
         assert_eq!(field(array(one.to_owned())), "body");
         assert_eq!(field(lines(format!("{one}\n{{\"type\":\"a/b\"}}"))), "line 2: payload");
+        let detail = lines(format!("{one}\n{{\"type\":\"a/b\",x}}")).detail;
+        assert!(detail.starts_with("line 2: ") && detail.ends_with(" at column 15"), "{detail}");
         let four = [one; 4];
         assert_eq!(array(format!("[{}]", four.join(","))).status, 413);
         assert_eq!(lines(four.join("\n")).status, 413);

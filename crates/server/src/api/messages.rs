@@ -65,6 +65,10 @@ impl Api {
     }
 
     /// One message and what became of it.
+    ///
+    /// `running` is told for the first [`outboard::runtime::MAX_RUNNING_SHOWN`] messages that a worker has under way; further ones are
+    /// `pending`, or `retry`, until they end. Of a worker that this process does not run only what the ledger keeps
+    /// about this very message is told: it has left no types, so that nobody knows whether the rest was for it.
     pub(super) async fn get_message(&self, id: Position, query: Option<&str>) -> Result<Answer, Problem> {
         Query::parse(query, &[])?;
         let found = self.log.get(vec![id]).await.map_err(|error| Problem::from(&error))?;
@@ -74,8 +78,11 @@ impl Api {
         let mut workers = Vec::new();
         for (worker, fate) in fates {
             let handle = self.workers.get(&worker);
-            // A worker that is not configured any more has left no types: its word is shown as it is.
-            if handle.as_ref().is_none_or(|handle| handle.types().contains(&message.kind)) {
+            let concerns = match &handle {
+                Some(handle) => handle.types().contains(&message.kind),
+                None => matches!(fate, Fate::Parked(_) | Fate::Dead(_)),
+            };
+            if concerns {
                 workers.push(WorkerState::new(&worker, fate, id, handle.as_ref()));
             }
         }
@@ -94,7 +101,7 @@ impl WorkerState {
             }
             Fate::Pending | Fate::Parked(_) if is_running() => Self { state: "running", ..base },
             Fate::Pending => Self { state: "pending", ..base },
-            Fate::Parked(row) => Self { worker: base.worker, ..Self::parked(row) },
+            Fate::Parked(row) => Self { worker: base.worker, ..Self::parked(row, handle.is_some()) },
             Fate::Dead(letter) => Self {
                 state: "dead",
                 attempts: Some(letter.attempts),
@@ -105,12 +112,13 @@ impl WorkerState {
         }
     }
 
-    fn parked(row: Parked) -> Self {
+    fn parked(row: Parked, runs_here: bool) -> Self {
         let state = match row.state {
             ParkedState::Scheduled => "scheduled",
             ParkedState::Retry => "retry",
             ParkedState::Snoozed => "snoozed",
-            ParkedState::Straggler | ParkedState::Suspect => "running",
+            ParkedState::Straggler | ParkedState::Suspect if runs_here => "running",
+            ParkedState::Straggler | ParkedState::Suspect => "pending",
         };
         let is_waiting = !matches!(row.state, ParkedState::Straggler | ParkedState::Suspect);
         Self {

@@ -15,12 +15,14 @@ mod answer;
 mod dead;
 mod health;
 mod messages;
+mod origin;
 mod post;
 mod workers;
 
 pub(crate) use answer::MetricsOnly;
 pub(crate) use command::CommandRules;
 pub(crate) use health::Phase;
+pub(crate) use origin::OriginRule;
 pub(crate) use route::RouteLabel;
 
 use std::{sync::Arc, time::Duration};
@@ -46,6 +48,8 @@ pub(crate) struct Api {
     pub rules: CommandRules,
     /// Bounds of requests.
     pub limits: RequestLimits,
+    /// Which web pages may send requests.
+    pub origins: OriginRule,
     /// How long idempotency keys are kept.
     pub keep: Duration,
     /// Whether the process drains.

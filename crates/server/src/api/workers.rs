@@ -176,7 +176,9 @@ fn parse_reason(body: &[u8]) -> Result<Option<String>, Problem> {
             format!("is longer than {MAX_REASON_BYTES} bytes; shorten it"),
         ));
     }
-    Ok(pause.reason.filter(|reason| !reason.trim().is_empty()))
+    // Control characters could move a terminal's cursor, or break the lines of a list.
+    let clean = |reason: String| reason.replace(char::is_control, " ").trim().to_owned();
+    Ok(pause.reason.map(clean).filter(|reason| !reason.is_empty()))
 }
 
 #[cfg(test)]
@@ -187,6 +189,9 @@ mod tests {
     fn a_reason_is_optional_and_strict() {
         assert_eq!(parse_reason(b" ").unwrap(), None);
         assert_eq!(parse_reason(br#"{"reason":"deploy"}"#).unwrap().as_deref(), Some("deploy"));
+        let colored = parse_reason(br#"{"reason":"\u001b[31mdeploy\tuntil\nnoon\u0085"}"#).unwrap();
+        assert_eq!(colored.as_deref(), Some("[31mdeploy until noon"));
+        assert_eq!(parse_reason(br#"{"reason":"\n\t"}"#).unwrap(), None);
         for (body, status) in [
             (&br#"{"reson":"x"}"#[..], 422),
             (br#"{"reason":7}"#, 422),

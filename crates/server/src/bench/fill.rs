@@ -9,12 +9,13 @@ use outboard_core::{
     log::{Append, Idempotency},
     time::SystemClock,
 };
-use outboard_embedded::{Embedded, Options};
+use outboard_embedded::Embedded;
 use serde::Serialize;
 
 use crate::{
     echo,
     output::{Exit, Output},
+    storage,
 };
 
 const EXAMPLES: &str = "\
@@ -94,7 +95,7 @@ pub(crate) fn run(args: &FillArgs, output: Output) -> Result<(), Exit> {
 }
 
 async fn fill(args: &FillArgs) -> Result<(), Exit> {
-    let storage = Embedded::open(&args.data_dir, Options::default()).await.map_err(Exit::failure)?;
+    let storage = storage::open(&args.data_dir).await.map_err(Exit::failure)?;
     let result = fill_open(args, &storage).await;
     storage.close().await;
     result.map_err(Exit::failure)

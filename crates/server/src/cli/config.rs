@@ -11,7 +11,7 @@ pub(crate) enum ConfigCommand {
     /// Check flags, variables and file, and say what is wrong.
     #[command(after_help = "Examples:\n  outboard config check --config production.yaml")]
     Check(CheckArgs),
-    /// Print every key with its value, defaults included; secrets as ***.
+    /// Print every key with its value, defaults included; secrets as ***, the queries of URLs as ?….
     #[command(after_help = "\
 Examples:
   outboard config print > config.yaml

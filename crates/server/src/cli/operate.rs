@@ -155,8 +155,9 @@ fn list_workers(answer: &Value, output: Output) -> Result<(), Exit> {
     Ok(())
 }
 
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
+/// A text for one field of a line: a reason may hold what an application answered, control characters included.
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().replace(char::is_control, " ")
 }
 
 /// A text as part of a path or a query.

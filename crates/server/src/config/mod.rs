@@ -208,9 +208,10 @@ impl Config {
     /// Adds the worker that `--forward URL` means.
     pub(crate) fn add_forward(&mut self, url: &str) -> Result<(), ConfigError> {
         let origin = Origin::Flag("--forward");
-        let url = url.parse().map_err(|error: String| {
-            ConfigError::new("workers[].url", error, "give --forward an http or https URL").at(&origin)
-        })?;
+        // The parser's word holds the mend already.
+        let url = url
+            .parse()
+            .map_err(|told: String| <ConfigError as serde::de::Error>::custom(told).under_key("--forward"))?;
         self.workers.push(WorkerConfig::forward_all(url));
         worker::validate(&self.workers).map_err(|error| error.at(&origin))
     }

@@ -78,6 +78,7 @@ fn every_mistake_names_key_and_place_and_mend() {
         ("log_level: verbose=loud=x".into(), &["`log_level`", "verbose"]),
         ("data_dir: ''".into(), &["`data_dir`", "is empty"]),
         ("limits:\n  body: 1MB".into(), &["`limits.body`", "`1MB`", "MiB"]),
+        ("limits:\n  body: 100GiB".into(), &["`limits.body`", "`100GiB`", "the units are KiB and MiB"]),
         ("limits:\n  nesting: 0".into(), &["`limits.nesting`", "from 1 to"]),
         ("idempotency:\n  keep: 0s".into(), &["`idempotency.keep`", "from 1s"]),
         ("workers: 7".into(), &["`workers`", ":1)", "list"]),

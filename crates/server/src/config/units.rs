@@ -87,7 +87,7 @@ impl FromStr for Size {
         };
         let bytes = number.trim().parse::<usize>().ok().and_then(|number| number.checked_mul(1 << shift));
         bytes.map(Self).ok_or_else(|| {
-            format!("`{text}` is not a size; write a whole number of bytes, or one with its unit, such as 512KiB or 8MiB")
+            format!("`{text}` is not a size; write a whole number of bytes, or one with a unit, such as 512KiB or 8MiB; the units are KiB and MiB")
         })
     }
 }
@@ -144,6 +144,9 @@ impl fmt::Display for Pattern {
     }
 }
 
+/// What stands for the query of a URL.
+const HIDDEN_QUERY: &str = "?…";
+
 /// A URL that messages or probes are sent to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Url(pub outboard_http::Target);
@@ -152,6 +155,9 @@ impl FromStr for Url {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if text.ends_with(HIDDEN_QUERY) {
+            return Err("has its query left out, as `config print` does; write the whole URL".to_owned());
+        }
         // The URL itself is not repeated: it may hold a password.
         text.parse()
             .map(Self)
@@ -159,9 +165,14 @@ impl FromStr for Url {
     }
 }
 
+/// Without its query, which may hold a token.
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        let whole = self.0.to_string();
+        match whole.split_once('?') {
+            Some((shown, _)) => write!(f, "{shown}{HIDDEN_QUERY}"),
+            None => f.write_str(&whole),
+        }
     }
 }
 
@@ -244,6 +255,8 @@ mod tests {
         for text in ["ftp://h/", "h:80", "/path", "http://", "http:///x", "http://h:0/", ""] {
             assert!(text.parse::<Url>().is_err(), "{text}");
         }
-        assert!("https://app.example/hook?x=1".parse::<Url>().is_ok());
+        let url = "https://app.example/hook?token=hunter2".parse::<Url>().unwrap();
+        assert_eq!(url.to_string(), "https://app.example/hook?…");
+        assert!(url.to_string().parse::<Url>().unwrap_err().contains("whole URL"));
     }
 }

@@ -2,7 +2,7 @@
 //! panic or a hang.
 
 use crate::{
-    harness::Server,
+    harness::{Server, Setup},
     http::{Answer, Connection, JSON},
 };
 
@@ -182,6 +182,63 @@ fn media_types_and_headers() {
         &["8192"],
     );
     check_server(&server);
+}
+
+#[test]
+fn web_pages_of_other_addresses_may_not_send_requests() {
+    let server = Server::start();
+    let port = server.address.rsplit(':').next().unwrap().to_owned();
+    let own = format!("127.0.0.1:{port}");
+    let body = r#"{"type":"outboard/echo","payload":1}"#;
+    let send = |method: &str, path: &str, host: &str, origin: &str, address: &str| {
+        let mut connection = Connection::open(address);
+        let length = body.len();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: {host}\r\norigin: {origin}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+        );
+        connection.write(head.as_bytes());
+        connection.read().expect("an answer")
+    };
+    let rebound = format!("shop.example:{port}");
+    let cases = [
+        (own.clone(), "http://shop.example".to_owned(), "Host"),
+        (own.clone(), "null".to_owned(), "Host"),
+        (own.clone(), format!("http://localhost:{port}"), "Host"),
+        (rebound.clone(), format!("http://{rebound}"), "localhost"),
+    ];
+    for (host, origin, part) in &cases {
+        for path in ["/commands", "/commands/batch", "/workers/echo/pause", "/dead/1/retry", "/log/verify"] {
+            let answer = send("POST", path, host, origin, &server.address);
+            check(&format!("{path} of {origin}"), &answer, 403, &["Origin", part]);
+        }
+        check(
+            "a path that is not there",
+            &send("GET", "/x", host, origin, &server.address),
+            403,
+            &["Origin"],
+        );
+        check("metrics", &send("GET", "/metrics", host, origin, &server.metrics), 403, &["Origin"]);
+    }
+    assert_eq!(server.metric("outboard_log_tip "), Some(0.0), "nothing was appended");
+    for host in [own, format!("localhost:{port}")] {
+        let answer = send("POST", "/commands", &host, &format!("http://{host}"), &server.address);
+        assert_eq!(answer.status, 202, "{}", answer.body);
+    }
+    let everywhere = Server::with(Setup { arguments: &["--host", "0.0.0.0"], ..Setup::default() });
+    let address = everywhere.address.clone();
+    let answer = send("POST", "/commands", "shop.example", "https://shop.example", &address);
+    assert_eq!(answer.status, 202, "{}", answer.body);
+    check_server(&server);
+}
+
+#[test]
+fn a_bad_line_is_named_once() {
+    let server = Server::start();
+    let body = "{\"type\":\"outboard/echo\",\"payload\":1}\n{\"type\":}\n";
+    let lines = [("content-type", "application/x-ndjson")];
+    let answer = server.connect().send("POST", "/commands/batch", &lines, body.as_bytes());
+    check("lines", &answer, 400, &["line 2: ", " at column 9"]);
+    assert!(!answer.body.contains("line 1"), "{}", answer.body);
 }
 
 #[test]

@@ -21,6 +21,7 @@ fn refused(arguments: &[&str], variables: &[(&str, &str)], config: Option<&str>,
         );
     }
     assert!(!told.contains("panicked"), "{told}");
+    assert!(told.matches("http or https URL").count() <= 1 && !told.contains("workers[]"), "{told}");
     assert!(
         !directory.path().join("outboard-data").exists(),
         "nothing is made before the configuration is known to be good"
@@ -42,7 +43,7 @@ fn every_flag_says_what_is_wrong_with_it() {
         (&["up", "--log-level", "loud"], &["`log_level`", "--log-level", "loud", "debug"]),
         (&["up", "--config", "missing.yaml"], &["missing.yaml", "cannot be read"]),
         (&["up", "--config", "/"], &["is not a file"]),
-        (&["up", "--forward", "ftp://h/"], &["--forward", "http"]),
+        (&["up", "--forward", "ftp://h/"], &["error: `--forward`: ", "write a URL such as http://"]),
         (&["up", "--forward", "http://u:hunter2@h/"], &["--forward", "user name"]),
         (&["submit", "orders/x"], &["PAYLOAD"]),
         (&["submit", "orders/x", "{", "--url", "http://127.0.0.1:1"], &["not JSON"]),

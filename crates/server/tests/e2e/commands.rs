@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Server, Setup, run, run_with_input, text};
+use crate::harness::{Server, Setup, outboard, run, run_with_input, text};
 
 #[test]
 fn help_has_examples_and_the_version_is_told() {
@@ -20,10 +20,14 @@ fn help_has_examples_and_the_version_is_told() {
 fn a_second_up_on_the_same_directory_is_refused_with_one_clear_line() {
     let server = Server::start();
     let second = run(server.directory(), &["up", "--port", "0"]);
-    assert_eq!(second.status.code(), Some(1));
-    let told = text(&second.stderr);
-    assert_eq!(told.lines().count(), 1, "{told}");
-    assert!(told.contains("outboard-data is in use by process"), "{told}");
+    let port = server.address.rsplit(':').next().unwrap();
+    let on_its_port = run(server.directory(), &["up", "--port", port]);
+    for second in [second, on_its_port] {
+        assert_eq!(second.status.code(), Some(1));
+        let told = text(&second.stderr);
+        assert_eq!(told.lines().count(), 1, "{told}");
+        assert!(told.contains("outboard-data is in use by process"), "{told}");
+    }
     assert_eq!(server.get("/readyz").status, 200, "the first one is not disturbed");
 }
 
@@ -39,6 +43,32 @@ fn a_port_that_is_taken_is_told() {
         "{}",
         text(&up.stderr)
     );
+    assert!(!directory.path().join("outboard-data").exists(), "no directory is left behind");
+}
+
+#[test]
+fn a_directory_that_cannot_be_used_is_named_with_the_mend() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("file"), "x").unwrap();
+    std::fs::create_dir(directory.path().join("spoiled")).unwrap();
+    std::fs::write(directory.path().join("spoiled/outboard.db"), "not a database, whoever wrote it").unwrap();
+    let cases: &[(&[&str], &[&str])] = &[
+        (&["up", "--port", "0", "--data-dir", "file"], &["file: ", "not a directory", "--data-dir"]),
+        (
+            &["up", "--port", "0", "--data-dir", "spoiled"],
+            &["spoiled: ", "outboard.db", "backup", "--data-dir"],
+        ),
+        (&["log", "verify", "--data-dir", "spoiled"], &["spoiled: ", "outboard.db", "backup"]),
+    ];
+    for (arguments, parts) in cases {
+        let output =
+            outboard(directory.path()).args(*arguments).env("OUTBOARD_METRICS__PORT", "0").output().unwrap();
+        let told = text(&output.stderr);
+        assert_eq!((output.status.code(), told.lines().count()), (Some(1), 1), "{arguments:?}: {told}");
+        for part in *parts {
+            assert!(told.contains(part), "{arguments:?} says {told:?}, which lacks {part:?}");
+        }
+    }
 }
 
 #[test]
@@ -162,4 +192,9 @@ fn the_configuration_is_checked_and_printed() {
     assert_eq!(run(directory.path(), &["config", "check"]).status.code(), Some(0));
     let printed: Value = serde_json::from_slice(&run(directory.path(), &["config", "print"]).stdout).unwrap();
     assert_eq!((&printed["api"]["port"], &printed["fleet"]["port"]), (&json!(1234), &json!(8001)));
+    let worker =
+        "workers:\n- {name: a, types: [a], url: 'http://h/x?token=hunter2', probe: 'http://h/up?hunter2'}\n";
+    std::fs::write(directory.path().join("config.yaml"), worker).unwrap();
+    let printed = text(&run(directory.path(), &["config", "print"]).stdout);
+    assert!(printed.contains("\"http://h/x?…\"") && !printed.contains("hunter2"), "{printed}");
 }

@@ -118,6 +118,7 @@ impl Server {
             _owned: None,
         };
         let listening = server.wait_for_log("listening");
+        assert!(listening["start_ms"].is_u64(), "{listening}");
         let part = |name: &str| listening[name].as_str().unwrap().trim_start_matches("http://").to_owned();
         (server.address, server.metrics) = (part("url"), part("metrics"));
         server

@@ -100,6 +100,7 @@ fn a_new_worker_begins_at_the_end_unless_told_otherwise() {
     let next = server.command("outboard/echo", "2");
     assert_eq!(late.next()["id"], json!(next));
     assert_eq!(server.state(id, "late")["state"], "before");
+    assert_eq!(server.state(next, "echo"), json!(null), "nothing is told of a worker that does not run");
 }
 
 #[test]
@@ -123,6 +124,10 @@ fn the_commands_list_pause_resume_and_retry() {
     assert_eq!(outboard(&["workers", "pause", "orders", "--reason", "deploy"]), "orders is paused\n");
     assert_eq!(outboard(&["workers"]), "orders\tpaused\tlag 0\tparked 0\tdead 0\tdeploy\n");
     assert_eq!(outboard(&["workers", "resume", "orders"]), "orders goes on\n");
+    let colored = "\u{1b}[31mdeploy\tuntil\nnoon";
+    outboard(&["workers", "pause", "orders", "--reason", colored]);
+    assert_eq!(outboard(&["workers"]), "orders\tpaused\tlag 0\tparked 0\tdead 0\t[31mdeploy until noon\n");
+    assert_eq!(server.get("/workers").json()["workers"][0]["reason"], "[31mdeploy until noon");
     let missing = run(server.directory(), &["workers", "pause", "nobody"]);
     assert_eq!(missing.status.code(), Some(1));
     assert!(text(&missing.stderr).contains("nobody"));
