@@ -104,6 +104,41 @@ fn a_new_worker_begins_at_the_end_unless_told_otherwise() {
 }
 
 #[test]
+fn a_worker_that_is_added_again_gets_what_it_missed() {
+    let (app, other) = (HostApp::answering(200), HostApp::answering(200));
+    let directory = tempfile::tempdir().unwrap();
+    let worker = |name: &str, url: &str| format!("- {{name: {name}, types: ['*'], url: '{url}'}}\n");
+    let both = format!("workers:\n{}{}", worker("orders", &app.url), worker("other", &other.url));
+    let alone = format!("workers:\n{}", worker("other", &other.url));
+    let start = |config: &str| Server::start_in(directory.path(), &Setup { config, ..Setup::default() });
+    let mut server = start(&both);
+    let first = server.command("orders/confirm", "1");
+    assert_eq!(app.next()["id"], json!(first));
+    server.wait_until("done", |server| server.state(first, "orders")["state"] == "done");
+    server.stop();
+    let mut server = start(&alone);
+    let missed = server.command("orders/confirm", "2");
+    assert_eq!(server.state(missed, "orders"), json!(null), "it does not run");
+    server.stop();
+    let _server = start(&both);
+    assert_eq!(app.next()["id"], json!(missed));
+}
+
+#[test]
+fn after_a_410_and_a_resume_the_same_message_goes_first() {
+    let app = HostApp::answering(410);
+    // With more at once, requests that are sent in order may arrive in another one.
+    let server = forward(&app, "  concurrency: 1\n");
+    let first = server.command("orders/confirm", "1");
+    assert_eq!(app.next()["id"], json!(first));
+    server.wait_until("paused", |server| server.get("/workers").json()["workers"][0]["state"] == "paused");
+    let second = server.command("orders/confirm", "2");
+    app.answer(200);
+    assert_eq!(server.post("/workers/orders/resume", "").status, 200);
+    assert_eq!((app.next()["id"].clone(), app.next()["id"].clone()), (json!(first), json!(second)));
+}
+
+#[test]
 fn the_commands_list_pause_resume_and_retry() {
     let app = HostApp::answering(400);
     let server = forward(&app, "");
