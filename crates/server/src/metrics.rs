@@ -81,6 +81,12 @@ fn log(text: &mut Text, stats: &Stats) {
             stats.units_in_conflict,
         ),
         (
+            "outboard_log_units_refused_total",
+            Counter,
+            "Steps of progress that can never be written.",
+            stats.units_refused,
+        ),
+        (
             "outboard_log_units_fenced_total",
             Counter,
             "Steps of progress of an older holder.",

@@ -9,11 +9,11 @@ use std::{
 use crate::{
     harness::{Server, Setup},
     http::{Connection, JSON},
+    scale::scaled,
 };
 
-/// How many idle connections there are; `scripts/soak` sets it to 10,000.
+/// How many connections to hold, and where: set in the process that holds them.
 const COUNT: &str = "E2E_IDLE_CONNECTIONS";
-/// Set in the process that holds them.
 const ADDRESS: &str = "E2E_IDLE_ADDRESS";
 
 #[test]
@@ -47,7 +47,7 @@ fn idle_connections_hurt_nobody() {
     if let Ok(address) = std::env::var(ADDRESS) {
         return hold_idle(&address);
     }
-    let count: usize = std::env::var(COUNT).map_or(200, |text| text.parse().unwrap());
+    let count: usize = scaled(200, 10_000);
     let server = Server::start();
     let mut holder = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "connections::idle_connections_hurt_nobody", "--nocapture"])

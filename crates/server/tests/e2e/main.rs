@@ -5,6 +5,7 @@
 mod harness;
 mod http;
 mod receiver;
+mod scale;
 
 mod api;
 mod bad_input;

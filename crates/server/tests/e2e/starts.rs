@@ -12,14 +12,13 @@ use rustix::process::Signal;
 use crate::{
     harness::{Server, Setup, run, text},
     http::{Connection, JSON},
+    scale::scaled,
 };
-
-/// The number of messages; a hundredth of it is parked, and a tenth has idempotency keys.
-const MESSAGES: &str = "E2E_START_MESSAGES";
 
 #[test]
 fn a_large_directory_starts_and_consumes_at_once_after_a_crash_under_load() {
-    let messages: u64 = std::env::var(MESSAGES).map_or(100_000, |text| text.parse().unwrap());
+    // A hundredth of them is parked, and a tenth has idempotency keys.
+    let messages: u64 = scaled(100_000, 10_000_000);
     let directory = tempfile::tempdir().unwrap();
     let (parked, keys) = ((messages / 100).to_string(), (messages / 10).to_string());
     let messages_text = messages.to_string();

@@ -14,6 +14,7 @@ mod http;
 
 mod posters;
 mod receiver;
+#[path = "../e2e/scale.rs"]
 mod scale;
 
 mod crashes;
