@@ -233,10 +233,10 @@ async fn network_trouble_is_retried_and_names_its_cause() {
     .await;
     let unknown = format!("http://{}.example/", "x".repeat(64));
     for (url, cause, said) in [
-        (format!("http://{refusing}/"), Cause::Unavailable, "refused the connection"),
-        (unknown, Cause::Unavailable, "was not resolved"),
-        (format!("https://{plain}/"), Cause::Unavailable, "no TLS"),
-        ("http://169.254.169.254/".to_owned(), Cause::Unavailable, "must not be called"),
+        (format!("http://{refusing}/"), Cause::Unreachable, "refused the connection"),
+        (unknown, Cause::Unreachable, "was not resolved"),
+        (format!("https://{plain}/"), Cause::Unreachable, "no TLS"),
+        ("http://169.254.169.254/".to_owned(), Cause::Unreachable, "must not be called"),
         (format!("http://{silent}/"), Cause::Target, "closed before the answer"),
         (format!("http://{strange}/"), Cause::Target, "not understood"),
     ] {

@@ -109,6 +109,10 @@ fn log(text: &mut Text, stats: &Stats) {
     for (name, kind, help, value) in rows {
         text.one(name, *kind, help, *value as f64);
     }
+    log_durations(text, stats);
+}
+
+fn log_durations(text: &mut Text, stats: &Stats) {
     for (name, help, durations) in [
         ("outboard_log_commit_seconds", "How long commits took, the fsync included.", &stats.commit),
         ("outboard_log_checkpoint_seconds", "How long checkpoints took.", &stats.checkpoint),
