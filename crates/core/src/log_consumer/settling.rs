@@ -6,16 +6,22 @@ use super::state::{Held, State, push_range};
 use crate::{
     consumer::{Effects, Settlement, Tag, Ticket, Verdict},
     error::{Kind, PortError},
-    ledger::{NewDead, Parked, ParkedChange, ParkedState, Unit, UnitResult},
+    ledger::{KeyWrite, NewDead, Parked, ParkedChange, ParkedState, Unit, UnitResult},
     message::Position,
     planted::{Bug, is_planted},
     time::Time,
 };
 
+/// A commit takes no further unit with which it would have more bytes than this: one worker's large effects must not
+/// hold up everybody else's commits for longer than this takes to write. The first one always goes.
+pub(super) const COMMIT_BYTES: usize = 2 << 20;
+
 /// A unit on its way, with what must happen when it is back.
 pub(super) struct Sent {
     pub(super) unit: Unit,
     pub(super) after: After,
+    /// The last ticket given before it.
+    pub(super) earlier: Ticket,
 }
 
 pub(super) enum After {
@@ -27,6 +33,19 @@ pub(super) enum After {
 }
 
 impl Sent {
+    /// What its effects add to a commit.
+    pub(super) fn bytes(&self) -> usize {
+        let writes = self.unit.writes.iter().map(|write| match write {
+            KeyWrite::Set(key, value) => key.len() + value.len(),
+            KeyWrite::Delete(key) | KeyWrite::Add(key, _) => key.len(),
+        });
+        let appends = self.unit.appends.iter().map(|message| {
+            let headers = message.headers.iter().map(|(name, value)| name.len() + value.len());
+            message.kind.len() + message.payload.len() + headers.sum::<usize>()
+        });
+        writes.sum::<usize>() + appends.sum::<usize>()
+    }
+
     /// Whether it makes a suspect's running row durable.
     pub(super) fn is_suspect_row(&self) -> bool {
         matches!(self.after, After::Running(_))
@@ -138,7 +157,7 @@ impl State {
         let mut unit = Unit::of(self.options.worker.clone(), self.epoch);
         if is_planted(Bug::EffectsApart) {
             let apart = Unit { writes: effects.writes, appends: effects.appends, ..unit };
-            self.units.push(Sent { unit: apart, after: After::Nothing });
+            self.send(apart, After::Nothing);
             return self.done(held, None);
         }
         mark_done(&mut unit, &held);
@@ -146,7 +165,12 @@ impl State {
         unit.guards = guards;
         unit.writes = writes;
         unit.appends = appends;
-        self.units.push(Sent { unit, after: After::Settled(held) });
+        self.send(unit, After::Settled(held));
+    }
+
+    /// Puts a unit behind the others.
+    pub(super) fn send(&mut self, unit: Unit, after: After) {
+        self.units.push(Sent { unit, after, earlier: self.ticket });
     }
 
     pub(super) fn park(
@@ -200,7 +224,7 @@ impl State {
         }
     }
 
-    /// Everything to be committed now; nothing while a commit runs or when there is nothing.
+    /// What is to be committed now, as much as one commit takes; nothing while a commit runs or when there is nothing.
     pub(super) fn take_pending(&mut self) -> Option<Vec<Sent>> {
         if self.is_committing || self.failed.is_some() {
             return None;
@@ -209,17 +233,31 @@ impl State {
         if !self.bulk_is_empty() {
             let empty = Unit::of(self.options.worker.clone(), self.epoch);
             let unit = std::mem::replace(&mut self.bulk, empty);
-            sent.push(Sent { unit, after: After::Nothing });
+            sent.push(Sent { unit, after: After::Nothing, earlier: self.ticket });
             self.skipped = 0;
         }
-        sent.append(&mut self.units);
+        let going = self.units_of_one_commit();
+        sent.extend(self.units.drain(..going));
         if sent.is_empty() {
             return None;
         }
-        self.committing = std::mem::take(&mut self.pending);
-        self.resolved_ticket = std::mem::replace(&mut self.sent_ticket, self.ticket);
+        let staying = self.units.iter().filter(|sent| matches!(sent.after, After::Settled(_))).count() as u32;
+        self.committing = std::mem::replace(&mut self.pending, staying) - staying;
+        let ticket = self.units.first().map_or(self.ticket, |sent| sent.earlier);
+        self.resolved_ticket = std::mem::replace(&mut self.sent_ticket, ticket);
         self.is_committing = true;
         Some(sent)
+    }
+
+    /// How many of the units go together, from the first one on.
+    fn units_of_one_commit(&self) -> usize {
+        let mut bytes = 0_usize;
+        let fits = |sent: &&Sent| {
+            let is_first = bytes == 0;
+            bytes = bytes.saturating_add(sent.bytes());
+            is_first || bytes <= COMMIT_BYTES
+        };
+        self.units.iter().take_while(fits).count()
     }
 
     /// Takes over what became of the units. Returns the ticket up to which everything is durable.
@@ -229,7 +267,7 @@ impl State {
         self.last_progress = now;
         let mut durable = self.sent_ticket;
         let given_back = std::mem::take(&mut self.given_back);
-        for (Sent { unit, mut after }, result) in sent.into_iter().zip(results) {
+        for (Sent { unit, mut after, .. }, result) in sent.into_iter().zip(results) {
             for &(position, count) in &given_back {
                 after.give_back(position, count);
             }

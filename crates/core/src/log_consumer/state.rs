@@ -100,7 +100,7 @@ pub(super) struct State {
     /// Settlements in the commit that runs.
     pub(super) committing: u32,
     pub(super) is_committing: bool,
-    /// The last ticket in the last commit.
+    /// Everything up to this ticket is in the last commit or in one before it.
     pub(super) sent_ticket: Ticket,
     /// The same of the commit before it: everything up to here is durable, dead letters of refused units included.
     pub(super) resolved_ticket: Ticket,
@@ -267,7 +267,7 @@ impl State {
             self.parked_in_hand.insert(position);
         }
         unit.parked.push(ParkedChange::Put(row));
-        self.units.push(Sent { unit, after: After::Running(Held { parked: true, ..held }) });
+        self.send(unit, After::Running(Held { parked: true, ..held }));
         self.wants_flush = true;
     }
 

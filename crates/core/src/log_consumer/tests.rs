@@ -6,13 +6,14 @@ use tokio::sync::watch;
 
 use super::{
     LogConsumerOptions,
+    settling::{COMMIT_BYTES, Sent},
     state::{Held, State, Step},
 };
 use crate::{
     Kind, Message, Position, Settlement, Time, TypeSet, Verdict,
     consumer::{Delivery, Effects, Tag},
     cursor::Cursor,
-    ledger::{Guard, Opened, UnitResult},
+    ledger::{Guard, KeyWrite, Opened, UnitResult},
     log::Page,
     time::system_clock,
 };
@@ -20,8 +21,12 @@ use crate::{
 const TIP: Position = Position(1);
 
 fn message() -> Arc<Message> {
+    message_at(TIP)
+}
+
+fn message_at(id: Position) -> Arc<Message> {
     Arc::new(Message {
-        id: TIP,
+        id,
         kind: "a/a".into(),
         payload: "{}".into(),
         headers: Default::default(),
@@ -103,4 +108,72 @@ fn attempts_of_a_waiting_suspect_can_be_given_back() {
     let mut state = state(VecDeque::from([held]));
     state.give_back(vec![(Tag { epoch: 1, number: TIP.0 }, 2)]);
     assert_eq!(state.suspects[0].attempts, 1);
+}
+
+/// Settles messages with so many bytes of effects each, `None` without effects.
+fn settling(bytes: &[Option<usize>]) -> State {
+    let mut state = state(VecDeque::new());
+    let tip = Position(bytes.len() as u64);
+    let messages = (1..=tip.0).map(|id| message_at(Position(id))).collect();
+    state.take_page(Position::START, Page { messages, next: tip });
+    let Step::Deliver(deliveries) = state.step(bytes.len(), tip, Time::MIN).0 else {
+        panic!("there are messages to deliver")
+    };
+    for (delivery, bytes) in deliveries.iter().zip(bytes) {
+        let effects = bytes.map(|bytes| {
+            let write = KeyWrite::Set("k".into(), vec![b'1'; bytes].into());
+            Box::new(Effects { writes: vec![write], ..Effects::default() })
+        });
+        settle(&mut state, delivery.tag, effects);
+    }
+    state
+}
+
+/// Commits what is pending, commit by commit: the bytes of each and the ticket that is durable after it.
+fn commits(state: &mut State, result: &UnitResult) -> Vec<(usize, u64)> {
+    let mut commits = Vec::new();
+    while let Some(sent) = state.take_pending() {
+        let bytes = sent.iter().map(Sent::bytes).sum();
+        let results = sent.iter().map(|sent| match sent.unit.writes[..] {
+            [] => UnitResult::Applied(None),
+            _ => result.clone(),
+        });
+        let results = results.collect();
+        commits.push((bytes, state.committed(sent, results, Time::MIN)));
+    }
+    commits
+}
+
+#[test]
+fn a_commit_has_a_limit_of_bytes() {
+    const MIB: usize = 1 << 20;
+    let mut state =
+        settling(&[Some(MIB), Some(MIB - 64), Some(64), None, Some(COMMIT_BYTES * 4), Some(7), Some(MIB)]);
+    let unsettled = state.unsettled();
+    let commits = commits(&mut state, &UnitResult::Applied(None));
+    // A key has one byte. The done mark of the message without effects is in the first commit, but its ticket is
+    // durable only with those before it.
+    let expected = [(2 * MIB - 62, 2), (65, 4), (COMMIT_BYTES * 4 + 1, 5), (MIB + 9, 7)];
+    assert_eq!((commits, unsettled, state.unsettled()), (expected.to_vec(), 7, 0));
+    assert!(state.is_drained());
+    assert_eq!(state.cursor.low(), Position(7));
+}
+
+#[test]
+fn what_a_commit_leaves_is_still_unsettled() {
+    let mut state = settling(&[Some(COMMIT_BYTES), None, Some(COMMIT_BYTES)]);
+    let sent = state.take_pending().expect("there is something to commit");
+    assert_eq!((sent.len(), state.unsettled()), (2, 3));
+    let results = vec![UnitResult::Applied(None); 2];
+    state.committed(sent, results, Time::MIN);
+    assert_eq!((state.unsettled(), state.is_drained()), (1, false));
+}
+
+#[test]
+fn a_limited_commit_s_ticket_covers_the_dead_letters_of_what_was_refused() {
+    let mut state = settling(&[Some(COMMIT_BYTES), Some(COMMIT_BYTES)]);
+    let commits = commits(&mut state, &UnitResult::Refused("no".into()));
+    // The first one's dead letter is in the second commit, the second one's in the third.
+    let tickets: Vec<_> = commits.iter().map(|(_, ticket)| *ticket).collect();
+    assert_eq!(tickets, [0, 1, 2]);
 }
