@@ -12,6 +12,7 @@ mod journal;
 mod plan;
 mod points;
 mod promises;
+mod sick;
 mod world;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
