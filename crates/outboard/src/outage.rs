@@ -4,6 +4,7 @@
 //! at a clock. In an outage it holds the worker's unsettled messages and hands them out as probes, one at a time.
 
 mod held;
+mod patience;
 mod streak;
 
 #[cfg(test)]
@@ -22,15 +23,13 @@ use outboard_core::{
 };
 use tokio::time::Instant;
 
-use self::{held::HeldMessages, streak::Streak};
+pub(crate) use self::patience::Spent;
+use self::{
+    held::HeldMessages,
+    patience::{Pace, Patience},
+    streak::Streak,
+};
 use crate::{outcome::Cause, policy::OutagePolicy, runtime::verdict::Failed};
-
-/// After so many probes in a row that ran out of time, some may take as long as any attempt: a target that has become
-/// slow for good would else stay cut off for ever.
-const PATIENCE: u32 = 900;
-
-/// Once patience is needed, one probe of so many is patient.
-const PATIENT_PROBE_EVERY: u32 = 60;
 
 /// At most so many doubtful messages are remembered; the oldest are forgotten first.
 const MAX_DOUBTFUL: usize = 4_096;
@@ -41,7 +40,7 @@ pub(crate) enum Event {
     /// An ordinary attempt at this message succeeded.
     Done { delivery: Delivery, took: Duration },
     /// An ordinary attempt failed in a way that counts.
-    Failed { delivery: Delivery, failed: Failed },
+    Failed { delivery: Delivery, failed: Failed, spent: Spent },
     /// A message came that was not tried since the outage began.
     Fetched(Delivery),
     /// The probe succeeded.
@@ -51,16 +50,11 @@ pub(crate) enum Event {
     /// The probe was settled without a word about the target.
     ProbeSilent,
     /// The probe failed.
-    ProbeFailed {
-        delivery: Delivery,
-        failed: Failed,
-        /// Whether it ran out of time.
-        expired: bool,
-    },
+    ProbeFailed { delivery: Delivery, failed: Failed, spent: Spent },
     /// The target was asked and is well.
     Well,
     /// The target was asked and is not well, or did not answer in time.
-    Sick(Arc<str>),
+    Sick { reason: Arc<str>, spent: Spent },
 }
 
 /// What the loop has to do.
@@ -120,8 +114,8 @@ pub(crate) struct Outage {
     asked_at: Option<Instant>,
     /// A probe is under way.
     is_probing: bool,
-    /// The slowest success of late; sinks by a sixty-fourth with each faster one.
-    slowest: Duration,
+    /// The slowest success of late, if there was one; sinks by a sixty-fourth with each faster one.
+    slowest: Option<Duration>,
     /// Messages that failed before others succeeded. Their next failures are their own: they count, and say nothing
     /// about the target. Without this, a few bad messages that nothing else runs beside would open an outage that
     /// nothing ends, and would have their attempts given back for ever. It holds for failures that a message can
@@ -145,8 +139,7 @@ struct Open {
     probes: u64,
     /// The next probe is due.
     probe_at: Instant,
-    /// Probes in a row that ran out of time.
-    expired: u32,
+    patience: Patience,
     held: HeldMessages,
     /// What was given back when it opened.
     given_back: Vec<(Tag, u32)>,
@@ -162,7 +155,7 @@ impl Outage {
             asks,
             asked_at: None,
             is_probing: false,
-            slowest: Duration::ZERO,
+            slowest: None,
             doubtful: BTreeSet::new(),
         }
     }
@@ -223,14 +216,22 @@ impl Outage {
         Some(probe)
     }
 
-    /// As long as the target needed of late, four times over, and no less than the time between probes.
+    /// The time that a probe needs, as far as it is known: what the target needed of late, four times over, and no less
+    /// than the time between probes. Messages say nothing of how long it takes to ask.
+    fn pace(&self) -> Pace {
+        let slowest = self.slowest.filter(|_| !self.asks);
+        Pace {
+            usual: self.policy.probe_every.max(slowest.unwrap_or_default() * 4).min(self.timeout),
+            timeout: self.timeout,
+            is_known: slowest.is_some(),
+        }
+    }
+
     fn probe_limit(&self) -> Duration {
-        let usual = self.policy.probe_every.max(self.slowest * 4).min(self.timeout);
         match &self.phase {
-            Phase::Open(open) if open.expired >= PATIENCE && open.expired % PATIENT_PROBE_EVERY == 0 => {
-                self.timeout
-            }
-            _ => usual,
+            // Messages run meanwhile, so there is no hurry.
+            Phase::Closed { .. } => self.timeout,
+            Phase::Open(open) => open.patience.limit(self.pace()),
         }
     }
 
@@ -246,7 +247,7 @@ impl Outage {
     pub(crate) fn on(&mut self, now: Instant, event: Event) -> Reaction {
         match event {
             Event::Done { delivery, took } => self.done(now, &delivery, took),
-            Event::Failed { delivery, failed } => self.failed(now, delivery, failed),
+            Event::Failed { delivery, failed, spent } => self.failed(now, delivery, failed, spent),
             Event::Fetched(delivery) => self.fetched(delivery),
             Event::ProbeDone { took } => {
                 self.learn(took);
@@ -261,13 +262,13 @@ impl Outage {
                 self.probe_ended();
                 Reaction::Nothing
             }
-            Event::ProbeFailed { delivery, failed, expired } => self.probe_failed(delivery, failed, expired),
-            Event::Sick(reason) => self.sick(now, reason),
+            Event::ProbeFailed { delivery, failed, spent } => self.probe_failed(delivery, failed, spent),
+            Event::Sick { reason, spent } => self.sick(now, reason, spent),
         }
     }
 
     fn learn(&mut self, took: Duration) {
-        self.slowest = took.max(self.slowest - self.slowest / 64);
+        self.slowest = Some(self.slowest.map_or(took, |slowest| took.max(slowest - slowest / 64)));
     }
 
     fn probe_ended(&mut self) {
@@ -293,7 +294,7 @@ impl Outage {
         Reaction::Nothing
     }
 
-    fn failed(&mut self, now: Instant, delivery: Delivery, failed: Failed) -> Reaction {
+    fn failed(&mut self, now: Instant, delivery: Delivery, failed: Failed, spent: Spent) -> Reaction {
         let (streak, ask_at) = match &mut self.phase {
             Phase::Open(_) if is_planted(Bug::OutageParks) => return Reaction::Charge(delivery, failed),
             Phase::Open(open) => {
@@ -315,7 +316,8 @@ impl Outage {
             None => Reaction::Charge(delivery, failed),
             Some(give_back) => {
                 let reason = failed.reason.clone();
-                self.open_with(now, reason, Some((delivery, failed)), give_back)
+                let patience = Patience::after(self.pace(), spent);
+                self.open_with(now, reason, patience, Opening { last: Some((delivery, failed)), give_back })
             }
         }
     }
@@ -324,18 +326,18 @@ impl Outage {
         &mut self,
         now: Instant,
         reason: Arc<str>,
-        last: Option<(Delivery, Failed)>,
-        give_back: Vec<(Tag, u32)>,
+        patience: Patience,
+        opening: Opening,
     ) -> Reaction {
         self.phase = Phase::Open(Open {
             reason,
             probes: 0,
             probe_at: if self.asks { now + self.policy.probe_every } else { now },
-            expired: 0,
+            patience,
             held: HeldMessages::default(),
-            given_back: give_back.clone(),
+            given_back: opening.give_back.clone(),
         });
-        Reaction::Open(Opening { last, give_back })
+        Reaction::Open(opening)
     }
 
     fn fetched(&mut self, delivery: Delivery) -> Reaction {
@@ -348,11 +350,12 @@ impl Outage {
         }
     }
 
-    fn probe_failed(&mut self, delivery: Delivery, failed: Failed, expired: bool) -> Reaction {
+    fn probe_failed(&mut self, delivery: Delivery, failed: Failed, spent: Spent) -> Reaction {
         self.probe_ended();
+        let pace = self.pace();
         match &mut self.phase {
             Phase::Open(open) => {
-                open.expired = if expired { open.expired + 1 } else { 0 };
+                open.patience.failed(pace, spent);
                 open.held.hold_probed(delivery, failed);
                 Reaction::Nothing
             }
@@ -360,15 +363,20 @@ impl Outage {
         }
     }
 
-    fn sick(&mut self, now: Instant, reason: Arc<str>) -> Reaction {
+    fn sick(&mut self, now: Instant, reason: Arc<str>, spent: Spent) -> Reaction {
         self.probe_ended();
+        let pace = self.pace();
         match &mut self.phase {
-            Phase::Open(_) => Reaction::Nothing,
+            Phase::Open(open) => {
+                open.patience.failed(pace, spent);
+                Reaction::Nothing
+            }
             // A success came while the target was asked; the next failure asks again.
             Phase::Closed { streak, .. } if streak.is_empty() => Reaction::Nothing,
             Phase::Closed { streak, .. } => {
                 let give_back = streak.attempts();
-                self.open_with(now, reason, None, give_back)
+                let patience = Patience::after(pace, spent);
+                self.open_with(now, reason, patience, Opening { last: None, give_back })
             }
         }
     }

@@ -45,7 +45,16 @@ pub struct OutagePolicy {
     pub failures: u32,
     /// Failures that the target answered itself (a plain 500) count only when the row covers so many messages.
     pub distinct: u32,
-    /// The time between probes, and the longest time for one, unless the target is known to be slower.
+    /// The time between probes, and the longest time for one, unless the target is known to be slower or seems to be.
+    ///
+    /// It is known by its successes: a probe gets four times the slowest of late. It seems to be when it refused, or
+    /// failed sooner, and now lets a probe run out of time: each such probe doubles the next one's time, up to
+    /// [`Policy::timeout`]. So a target that needs the time `t` works again within `3t` and one probe after its return.
+    ///
+    /// One that did not answer within the whole timeout hangs, and is probed at this pace again. If it was never seen to
+    /// succeed, a probe may take the whole timeout after every 60 others: a slow target that hung works again within
+    /// the timeout, 60 probes and what it needs. If it was, that begins only after 900 probes in a row that ran out of
+    /// time, and concerns only a target that came back four times slower than it was.
     pub probe_every: Duration,
 }
 

@@ -15,7 +15,7 @@ pub(crate) mod verdict;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::VecDeque, pin::pin, sync::Arc};
+use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
 
 use outboard_core::{Consumer, Delivery, Fut, PortError, consumer::Flow, fault::Faults};
 use tokio::{
@@ -27,6 +27,7 @@ pub(crate) use self::handle::{Parts, Shared};
 use self::{
     attempts::{Ended, Lane, Slots},
     drain::Drain,
+    probing::Answered,
 };
 pub use self::{
     handle::WorkerHandle,
@@ -34,7 +35,7 @@ pub use self::{
 };
 use crate::{
     handler::Handler,
-    outage::{Event, Outage},
+    outage::{Event, Outage, Spent},
     policy::Policy,
 };
 
@@ -73,7 +74,7 @@ pub(crate) struct Runtime {
     slots: Slots,
     outage: Option<Outage>,
     /// The answer of a target that is asked, apart from any message.
-    asking: Option<oneshot::Receiver<Result<(), Arc<str>>>>,
+    asking: Option<oneshot::Receiver<Answered>>,
     ended: mpsc::Receiver<Ended>,
     is_paused: bool,
     settled: u64,
@@ -264,9 +265,12 @@ async fn until(due: Option<Instant>) {
 }
 
 /// The answer of a target that was asked; for ever when none was.
-async fn answer_of(asking: &mut Option<oneshot::Receiver<Result<(), Arc<str>>>>) -> Result<(), Arc<str>> {
+async fn answer_of(asking: &mut Option<oneshot::Receiver<Answered>>) -> Answered {
     match asking {
-        Some(answer) => answer.await.unwrap_or_else(|_| Err("the question was dropped".into())),
+        Some(answer) => answer.await.unwrap_or_else(|_| {
+            let spent = Spent { took: Duration::ZERO, is_expired: false };
+            Err(("the question was dropped".into(), spent))
+        }),
         None => std::future::pending().await,
     }
 }

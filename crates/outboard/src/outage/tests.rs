@@ -1,6 +1,7 @@
 //! The outage machine, event by event.
 
 mod doubt;
+mod slow;
 
 use std::sync::Arc;
 
@@ -41,6 +42,15 @@ fn failed(cause: Cause) -> Failed {
     Failed { reason: "503".into(), after: None, cause }
 }
 
+/// A failure that came soon.
+fn quickly() -> Spent {
+    Spent { took: Duration::from_millis(5), is_expired: false }
+}
+
+fn sick(reason: &str) -> Event {
+    Event::Sick { reason: reason.into(), spent: quickly() }
+}
+
 fn ids<'a>(deliveries: impl IntoIterator<Item = &'a Delivery>) -> Vec<u64> {
     deliveries.into_iter().map(|delivery| delivery.message.id.0).collect()
 }
@@ -60,7 +70,7 @@ impl World {
     }
 
     fn fails(&mut self, id: u64, cause: Cause) -> Reaction {
-        self.on(Event::Failed { delivery: delivery(id), failed: failed(cause) })
+        self.on(Event::Failed { delivery: delivery(id), failed: failed(cause), spent: quickly() })
     }
 
     fn succeeds(&mut self, id: u64, took: Duration) {
@@ -101,7 +111,7 @@ impl World {
 
     fn probe_fails(&mut self, delivery: Delivery) {
         let failed = failed(Cause::Unavailable);
-        let reaction = self.on(Event::ProbeFailed { delivery, failed, expired: false });
+        let reaction = self.on(Event::ProbeFailed { delivery, failed, spent: quickly() });
         assert!(matches!(reaction, Reaction::Nothing));
     }
 
@@ -193,7 +203,8 @@ fn attempts_that_are_given_back_show_in_messages_that_are_under_way_again() {
     let mut world = World::new();
     world.open();
     // Message 3 was in the row, and is under way for the second time when the outage opens.
-    world.on(Event::Failed { delivery: attempt(3, 2), failed: failed(Cause::Unavailable) });
+    let (delivery, failed) = (attempt(3, 2), failed(Cause::Unavailable));
+    world.on(Event::Failed { delivery, failed, spent: quickly() });
     assert_eq!(world.probe_message().attempt, 1);
 }
 
@@ -328,44 +339,6 @@ fn a_success_clears_a_message_of_doubt() {
 }
 
 #[test]
-fn a_probe_gets_four_times_what_the_target_needed_of_late_within_the_timeout() {
-    for (took_ms, expected_ms) in [(5, 1_000), (400, 1_600), (20_000, 30_000)] {
-        let mut world = World::new();
-        world.succeeds(99, Duration::from_millis(took_ms));
-        world.open();
-        world.fetch([11]);
-        assert_eq!(world.probe().1, Duration::from_millis(expected_ms));
-    }
-}
-
-#[test]
-fn a_slow_success_is_forgotten_after_many_fast_ones() {
-    let mut world = World::new();
-    world.succeeds(1, Duration::from_secs(7));
-    for id in 2..300 {
-        world.succeeds(id, Duration::from_millis(5));
-    }
-    world.open();
-    world.fetch([301]);
-    assert_eq!(world.probe().1, SECOND);
-}
-
-#[test]
-fn a_target_that_became_slow_for_good_gets_its_time_in_the_end() {
-    let mut world = World::new();
-    world.open();
-    world.fetch([11]);
-    let mut patient = 0;
-    for _ in 0..PATIENCE + 10 * PATIENT_PROBE_EVERY {
-        let (delivery, limit) = world.probe();
-        patient += u32::from(limit == Duration::from_secs(30));
-        let delivery = delivery.expect("a message is probed");
-        world.on(Event::ProbeFailed { delivery, failed: failed(Cause::Unavailable), expired: true });
-    }
-    assert_eq!(patient, 10);
-}
-
-#[test]
 fn pausing_takes_everything_out_of_its_hands_and_the_outage_goes_on() {
     let mut world = World::new();
     world.open();
@@ -406,7 +379,7 @@ fn a_failing_answer_opens_and_a_good_one_ends() {
     world.fails(1, Cause::Target);
     world.fails(2, Cause::Target);
     world.probe();
-    let Reaction::Open(opening) = world.on(Event::Sick("down for repairs".into())) else {
+    let Reaction::Open(opening) = world.on(sick("down for repairs")) else {
         panic!("a failing answer opens")
     };
     assert!(opening.last.is_none());
@@ -418,7 +391,7 @@ fn a_failing_answer_opens_and_a_good_one_ends() {
         let began = world.now;
         assert!(world.probe().0.is_none());
         assert!(world.now <= began + SECOND);
-        assert!(matches!(world.on(Event::Sick("still".into())), Reaction::Nothing));
+        assert!(matches!(world.on(sick("still")), Reaction::Nothing));
     }
     world.probe();
     let Reaction::Close(closing) = world.on(Event::Well) else { panic!("a good answer ends") };
@@ -432,7 +405,7 @@ fn an_answer_that_comes_after_a_success_opens_nothing() {
     world.fails(1, Cause::Unavailable);
     world.probe();
     world.succeeds(2, Duration::ZERO);
-    assert!(matches!(world.on(Event::Sick("late".into())), Reaction::Nothing));
+    assert!(matches!(world.on(sick("late")), Reaction::Nothing));
     assert!(!world.outage.is_open());
 }
 

@@ -8,8 +8,11 @@ use tokio::{sync::oneshot, time::Instant};
 use super::{Runtime, info::count, verdict::panic_text};
 use crate::{
     handler::Handler,
-    outage::{Event, Probe},
+    outage::{Event, Probe, Spent},
 };
+
+/// What a target that was asked said; if it is not well, why, and how long it took to say so.
+pub(super) type Answered = Result<(), (Arc<str>, Spent)>;
 
 impl Runtime {
     pub(super) fn probe_due(&self) -> Option<Instant> {
@@ -38,11 +41,11 @@ impl Runtime {
         }
     }
 
-    pub(super) fn answered(&mut self, answer: Result<(), Arc<str>>) {
+    pub(super) fn answered(&mut self, answer: Answered) {
         self.asking = None;
         let event = match answer {
             Ok(()) => Event::Well,
-            Err(reason) => Event::Sick(reason),
+            Err((reason, spent)) => Event::Sick { reason, spent },
         };
         self.tell(Instant::now(), event);
     }
@@ -54,17 +57,19 @@ pub(crate) fn can_ask(handler: &dyn Handler) -> bool {
 }
 
 /// Asks the target, within `limit`.
-async fn ask(handler: Arc<dyn Handler>, limit: Duration) -> Result<(), Arc<str>> {
+async fn ask(handler: Arc<dyn Handler>, limit: Duration) -> Answered {
+    let began = Instant::now();
     let question = AssertUnwindSafe(async {
         match handler.probe() {
             Some(answer) => tokio::time::timeout(limit, answer).await,
             None => Ok(Ok(())),
         }
     });
-    match question.catch_unwind().await {
-        Ok(Ok(Ok(()))) => Ok(()),
-        Ok(Ok(Err(reason))) => Err(reason.into()),
-        Ok(Err(_elapsed)) => Err(format!("the probe did not answer within {limit:?}").into()),
-        Err(payload) => Err(format!("the probe panicked: {}", panic_text(&*payload)).into()),
-    }
+    let (reason, is_expired) = match question.catch_unwind().await {
+        Ok(Ok(Ok(()))) => return Ok(()),
+        Ok(Ok(Err(reason))) => (reason, false),
+        Ok(Err(_elapsed)) => (format!("the probe did not answer within {limit:?}"), true),
+        Err(payload) => (format!("the probe panicked: {}", panic_text(&*payload)), false),
+    };
+    Err((reason.into(), Spent { took: began.elapsed(), is_expired }))
 }

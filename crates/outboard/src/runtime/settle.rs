@@ -15,7 +15,7 @@ use super::{
     info::count,
     verdict::{Ending, Failed, Meaning, charge, meaning, retry},
 };
-use crate::outage::{Closing, Event, Opening, Reaction};
+use crate::outage::{Closing, Event, Opening, Reaction, Spent};
 
 impl Runtime {
     pub(super) fn finish_all(&mut self, ended: &mut Vec<Ended>) {
@@ -28,7 +28,7 @@ impl Runtime {
 
     fn finish(&mut self, now: Instant, Ended { slot, ending, took }: Ended) {
         let Some(Running { delivery, is_probe, .. }) = self.slots.take(slot) else { return };
-        let expired = matches!(ending, Ending::TimedOut(_));
+        let spent = Spent { took, is_expired: matches!(ending, Ending::TimedOut(_)) };
         match &ending {
             Ending::TimedOut(_) => count(&self.shared.tally.timed_out),
             Ending::Panicked(_) => count(&self.shared.tally.panicked),
@@ -53,9 +53,9 @@ impl Runtime {
                 if self.outage.is_none() {
                     self.charge(&delivery, &failed);
                 } else if is_probe {
-                    self.tell(now, Event::ProbeFailed { delivery, failed, expired });
+                    self.tell(now, Event::ProbeFailed { delivery, failed, spent });
                 } else {
-                    self.tell(now, Event::Failed { delivery, failed });
+                    self.tell(now, Event::Failed { delivery, failed, spent });
                 }
             }
             Meaning::Final(verdict) => {

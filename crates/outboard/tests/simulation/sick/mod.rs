@@ -33,6 +33,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const SICK: Duration = Duration::from_secs(600);
 /// Enough for full speed for more than two seconds: 32 at once, 20 ms each.
 const BACKLOG: usize = 4_000;
+/// What one message costs an app that is slow.
+const SLOW_WORK: Duration = Duration::from_secs(5);
 /// So many are done in 100 ms at full speed; a tenth is left to what comes between two requests.
 const FULL_SPEED: usize = 160 * 9 / 10;
 
@@ -110,11 +112,11 @@ impl Broken {
 
 /// Lets simulated time pass until it is so; a quarter of an hour is for ever.
 async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    for _ in 0..900_000 {
+    for _ in 0..180_000 {
         if is_so().await {
             return;
         }
-        pass(Duration::from_millis(1)).await;
+        pass(Duration::from_millis(5)).await;
     }
     panic!("it never came to {what}");
 }
@@ -230,6 +232,51 @@ fn ten_minutes_of_hanging_requests_over_http() {
 #[test]
 fn ten_minutes_of_503_over_http() {
     keeps_every_promise(Mood::Unavailable);
+}
+
+/// An app that needs five seconds for each message, sick for so long; how long after its return the first one is done.
+/// `before` says how many messages were done, and quickly, before it fell sick.
+fn slow_return(sickness: Mood, sick: Duration, before: usize) -> Duration {
+    runtime().block_on(async {
+        let app = HostApp::new();
+        let outboard = Outboard::over(&app).await;
+        if before > 0 {
+            outboard.append(before).await;
+            until("the good times", async || outboard.is_idle().await).await;
+        }
+        app.feel(sickness);
+        outboard.append(100).await;
+        until("an outage", async || outboard.is_out()).await;
+        pass(sick).await;
+        app.feel(Mood::Well(SLOW_WORK));
+        let returned = Instant::now();
+        until("the first success", async || app.done() > before).await;
+        let took = returned.elapsed();
+        pass(Duration::from_millis(1)).await;
+        assert_eq!(outboard.handle.state(), WorkerState::Running);
+        // Four rounds, as many at once as may be.
+        until("the end", async || outboard.is_idle().await).await;
+        assert!(returned.elapsed() <= took + 5 * SLOW_WORK, "it took {:?}", returned.elapsed());
+        assert_eq!((app.successes().len(), outboard.dead().await), (before + 100, 0));
+        took
+    })
+}
+
+#[test]
+fn a_slow_app_that_refused_is_at_work_within_three_times_what_it_needs() {
+    for (sickness, before) in [(Mood::Refusing, 0), (Mood::Unavailable, 0), (Mood::Refusing, 100)] {
+        let took = slow_return(sickness, SICK, before);
+        assert!(took <= 3 * SLOW_WORK + SECOND, "{sickness:?} after {before}: it took {took:?}");
+    }
+}
+
+#[test]
+fn a_slow_app_that_hung_and_was_never_seen_well_is_at_work_within_a_minute_and_a_half() {
+    // At every time between two probes that wait long.
+    for later in (0..90).step_by(5) {
+        let took = slow_return(Mood::Hanging, (100 + later) * SECOND, 0);
+        assert!(took <= 90 * SECOND, "{later} s later: it took {took:?}");
+    }
 }
 
 fn is_caught(bug: Bug, told: &str) {
