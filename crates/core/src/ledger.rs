@@ -223,8 +223,8 @@ pub enum UnitResult {
     Applied(Option<Position>),
     /// A guard did not hold; nothing of it was written.
     Conflict,
-    /// A write of it can never succeed, for this reason (an addition to what is not a number); nothing of it was
-    /// written.
+    /// A write of it can never succeed, for this reason (an addition to what is not a number, a message that the log
+    /// would refuse); nothing of it was written.
     Refused(Arc<str>),
     /// A newer holder has the worker; nothing of it was written.
     Fenced,

@@ -170,21 +170,22 @@ impl Embedded {
         Ok(AppendRequest { messages, bytes, is_written: false, idempotency: append.idempotency, reply })
     }
 
-    fn prepare_units(
-        &self,
-        units: Vec<Unit>,
-        reply: Reply<Vec<UnitResult>>,
-    ) -> Result<CommitRequest, PortError> {
+    fn prepare_units(&self, units: Vec<Unit>, reply: Reply<Vec<UnitResult>>) -> CommitRequest {
         let (mut messages, mut bytes) = (0, 0);
         let mut prepared = Vec::with_capacity(units.len());
         for mut unit in units {
-            let (appends, more) = prepare(std::mem::take(&mut unit.appends))?;
-            self.check_bytes(more)?;
+            let appends = prepare(std::mem::take(&mut unit.appends))
+                .and_then(|(appends, more)| self.check_bytes(more).map(|()| (appends, more)));
+            // What cannot be appended is the matter of its own unit; the progress of the others commits.
+            let (appends, more, refusal) = match appends {
+                Ok((appends, more)) => (appends, more, None),
+                Err(error) => (Vec::new(), 0, Some(error.message)),
+            };
             messages += appends.len();
             bytes += more + bytes_of(&unit.writes);
-            prepared.push(PreparedUnit { unit, appends, is_written: false });
+            prepared.push(PreparedUnit { unit, appends, refusal, is_written: false });
         }
-        Ok(CommitRequest { units: prepared, messages, bytes, reply })
+        CommitRequest { units: prepared, messages, bytes, reply }
     }
 }
 
@@ -280,7 +281,7 @@ impl Ledger for Embedded {
     fn commit(&self, units: Vec<Unit>) -> Fut<'static, Vec<UnitResult>> {
         let (reply, wait) = Reply::new();
         let request = self.prepare_units(units, reply);
-        match request.and_then(|request| self.shared().queue.push(Request::Commit(request))) {
+        match self.shared().queue.push(Request::Commit(request)) {
             Ok(()) => wait,
             Err(error) => fail(error),
         }

@@ -42,6 +42,8 @@ pub(crate) struct CommitRequest {
 pub(crate) struct PreparedUnit {
     pub(crate) unit: Unit,
     pub(crate) appends: Vec<Arc<Message>>,
+    /// Why they cannot be appended, if they cannot.
+    pub(crate) refusal: Option<Arc<str>>,
     /// Whether this transaction holds them.
     pub(crate) is_written: bool,
 }

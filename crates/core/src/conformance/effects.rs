@@ -8,9 +8,10 @@ use super::{
     waits,
 };
 use crate::{
-    Consumer, Position, Settlement, Verdict,
+    Consumer, NewMessage, Position, Settlement, Verdict,
     consumer::Effects,
     ledger::{DeadQuery, Guard, KeyWrite},
+    pattern::MAX_TYPE_BYTES,
 };
 
 fn writes(write: KeyWrite) -> Option<Box<Effects>> {
@@ -58,6 +59,22 @@ pub async fn a_refused_settlement_s_ticket_covers_its_dead_letter(backend: &dyn 
     let add = KeyWrite::Add("k".into(), 1);
     settle_with(&consumer, claimed[1].tag, Verdict::Done, writes(add)).await;
     assert_eq!(dead_of(&ports).await, [2]);
+}
+
+/// And the worker goes on.
+pub async fn an_impossible_append_is_a_dead_letter(backend: &dyn Backend) {
+    let ports = backend.open().await;
+    ports.append(&["a/a"; 3]).await;
+    let consumer = ports.consumer("w", 8).await;
+    let claimed = take(&consumer, 3).await;
+    for (delivery, kind_bytes) in claimed.iter().zip([3, MAX_TYPE_BYTES + 1, 3]) {
+        let appends = vec![NewMessage::new("b".repeat(kind_bytes), "{}")];
+        let effects = Some(Box::new(Effects { appends, ..Effects::default() }));
+        settle_with(&consumer, delivery.tag, Verdict::Done, effects).await;
+    }
+    assert_eq!(dead_of(&ports).await, [2]);
+    assert_eq!(ids(&take(&consumer, 2).await), [4, 5], "what the others append");
+    assert_eq!(consumer.status().low, Position(3));
 }
 
 /// It has not run to its end as long as its effects are not written.

@@ -9,6 +9,7 @@ use crate::{
         DeadQuery, Fate, Guard, KeyWrite, NewDead, Opened, Parked, ParkedChange, ParkedState, Start, Unit,
         UnitResult,
     },
+    pattern::MAX_TYPE_BYTES,
 };
 
 fn row(position: u64, state: ParkedState, due: Time) -> Parked {
@@ -137,6 +138,27 @@ pub async fn adding_to_text_is_refused(backend: &dyn Backend) {
     assert_eq!((value(&ports, "other").await, *ports.log.tip().borrow()), (None, Position(2)));
     let cursor = ports.open_worker("w", Start::Beginning).await.cursor;
     assert_eq!((cursor.is_done(Position(1)), cursor.is_done(Position(2))), (false, true));
+}
+
+/// That unit by itself: its neighbours are applied, and nothing of it is written.
+pub async fn appending_what_the_log_would_refuse_is_refused(backend: &dyn Backend) {
+    let ports = backend.open().await;
+    ports.append(&["a/a"; 3]).await;
+    let opened = ports.open_worker("w", Start::Beginning).await;
+    let appending = |position, kind: &str| Unit {
+        writes: vec![KeyWrite::Add("n".into(), 1)],
+        appends: vec![NewMessage::new("a/effect", "{}"), NewMessage::new(kind, "{}")],
+        ..done(&opened, position, position)
+    };
+    let long = "a".repeat(MAX_TYPE_BYTES + 1);
+    let units = vec![appending(1, "a/effect"), appending(2, &long), appending(3, "a/effect")];
+    let results = commit(&ports, units).await;
+    assert!(matches!(&results[1], UnitResult::Refused(reason) if !reason.is_empty()), "{results:?}");
+    let applied = |first| UnitResult::Applied(Some(Position(first)));
+    assert_eq!((&results[0], &results[2]), (&applied(4), &applied(6)));
+    assert_eq!((value(&ports, "n").await.as_deref(), *ports.log.tip().borrow()), (Some("2"), Position(7)));
+    let cursor = ports.open_worker("w", Start::Beginning).await.cursor;
+    assert_eq!([1, 2, 3].map(|at| cursor.is_done(Position(at))), [true, false, true]);
 }
 
 /// They are told, and the messages are in the log.

@@ -98,7 +98,8 @@ macro_rules! conformance {
             ledger {
                 a_new_worker_begins_at_the_end_or_the_beginning, done_ranges_survive_reopening,
                 a_unit_in_conflict_leaves_its_neighbours_alone, a_later_unit_sees_an_earlier_one,
-                an_older_epoch_is_fenced, counters_add_up, adding_to_text_is_refused, appends_of_a_unit_get_positions,
+                an_older_epoch_is_fenced, counters_add_up, adding_to_text_is_refused,
+                appending_what_the_log_would_refuse_is_refused, appends_of_a_unit_get_positions,
                 parked_rows_come_by_due_time, running_rows_are_never_due, giving_back_uncounts_and_is_due,
                 dead_letters_are_listed_by_page, a_revived_letter_is_parked_and_wakes, a_pause_survives_reopening,
                 a_crash_charges_the_suspect_only, a_released_worker_is_clean, fates_tell_what_became_of_a_message,
@@ -117,7 +118,7 @@ macro_rules! conformance {
             }
             effects {
                 a_refused_settlement_is_a_dead_letter, a_refused_settlement_s_ticket_covers_its_dead_letter,
-                a_suspect_in_conflict_runs_alone_again,
+                an_impossible_append_is_a_dead_letter, a_suspect_in_conflict_runs_alone_again,
             }
             poison {
                 a_crash_repeats_what_was_claimed_alone, a_scheduled_message_is_no_suspect, three_crashes_bury_a_suspect,

@@ -79,6 +79,9 @@ impl Batch<'_> {
                 return Ok(UnitResult::Conflict);
             }
         }
+        if let Some(reason) = &prepared.refusal {
+            return Ok(UnitResult::Refused(reason.clone()));
+        }
         let values = match self.values(worker, &unit.writes)? {
             Ok(values) => values,
             Err(reason) => return Ok(UnitResult::Refused(reason)),

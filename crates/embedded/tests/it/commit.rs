@@ -101,7 +101,12 @@ async fn each_unit_may_append_as_much_as_an_append() {
         |bytes| Unit { appends: vec![NewMessage::new("a/one", vec![1; bytes])], ..Unit::of("w".into(), 1) };
     let results = log.commit(vec![unit(9_000), unit(9_000)]).await.unwrap();
     assert_eq!(results, [UnitResult::Applied(Some(Position(1))), UnitResult::Applied(Some(Position(2)))]);
-    assert_eq!(log.commit(vec![unit(10_001)]).await.unwrap_err().kind, Kind::Invalid);
+    let results = log.commit(vec![unit(9_000), unit(10_001), unit(9_000)]).await.unwrap();
+    let UnitResult::Refused(reason) = &results[1] else { panic!("{results:?}") };
+    assert!(reason.contains("10000 bytes") && reason.contains("10006"), "{reason}");
+    let applied = |first| UnitResult::Applied(Some(Position(first)));
+    assert_eq!((&results[0], &results[2]), (&applied(3), &applied(4)), "its neighbours are applied");
+    assert_eq!((log.stats().units_refused, *log.tip().borrow()), (1, Position(4)));
 }
 
 #[tokio::test]
