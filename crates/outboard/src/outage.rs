@@ -3,6 +3,7 @@
 //! A pure state machine: the runtime's loop tells it events and does what it answers. It never waits and never looks
 //! at a clock. In an outage it holds the worker's unsettled messages and hands them out as probes, one at a time.
 
+mod evidence;
 mod held;
 mod patience;
 mod streak;
@@ -25,6 +26,7 @@ use tokio::time::Instant;
 
 pub(crate) use self::patience::Spent;
 use self::{
+    evidence::{Evidence, Past},
     held::HeldMessages,
     patience::{Pace, Patience},
     streak::Streak,
@@ -116,8 +118,8 @@ pub(crate) struct Outage {
     is_probing: bool,
     /// The slowest success of late, if there was one; sinks by a sixty-fourth with each faster one.
     slowest: Option<Duration>,
-    /// Messages that failed before others succeeded. Their next failures are their own: they count, and say nothing
-    /// about the target. Without this, a few bad messages that nothing else runs beside would open an outage that
+    /// Messages that failed before others succeeded, and with no outage to blame. Their next failures are their own: they
+    /// count, and say nothing about the target. Without this, a few bad messages that nothing else runs beside would open an outage that
     /// nothing ends, and would have their attempts given back for ever. It holds for failures that a message can
     /// cause; a target that is not there speaks for itself.
     doubtful: BTreeSet<u64>,
@@ -140,9 +142,22 @@ struct Open {
     /// The next probe is due.
     probe_at: Instant,
     patience: Patience,
+    evidence: Evidence,
     held: HeldMessages,
     /// What was given back when it opened.
     given_back: Vec<(Tag, u32)>,
+}
+
+impl Open {
+    fn past_of(&self, delivery: &Delivery, has_failed: bool, doubtful: &BTreeSet<u64>) -> Past {
+        if has_failed || self.given_back.iter().any(|(tag, _)| *tag == delivery.tag) {
+            Past::FailedHere
+        } else if delivery.attempt == 1 && !doubtful.contains(&delivery.message.id.0) {
+            Past::Clean
+        } else {
+            Past::Other
+        }
+    }
 }
 
 impl Outage {
@@ -208,7 +223,10 @@ impl Outage {
                 if self.asks {
                     Probe::Ask { limit }
                 } else {
-                    Probe::Message { delivery: open.held.next_probe()?, limit }
+                    let (delivery, has_failed) = open.held.next_probe()?;
+                    let past = open.past_of(&delivery, has_failed, &self.doubtful);
+                    open.evidence.probe_begins(past);
+                    Probe::Message { delivery, limit }
                 }
             }
         };
@@ -334,6 +352,7 @@ impl Outage {
             probes: 0,
             probe_at: if self.asks { now + self.policy.probe_every } else { now },
             patience,
+            evidence: Evidence::default(),
             held: HeldMessages::default(),
             given_back: opening.give_back.clone(),
         });
@@ -356,6 +375,7 @@ impl Outage {
         match &mut self.phase {
             Phase::Open(open) => {
                 open.patience.failed(pace, spent);
+                open.evidence.probe_failed();
                 open.held.hold_probed(delivery, failed);
                 Reaction::Nothing
             }
@@ -369,6 +389,7 @@ impl Outage {
         match &mut self.phase {
             Phase::Open(open) => {
                 open.patience.failed(pace, spent);
+                open.evidence.target_said_so();
                 Reaction::Nothing
             }
             // A success came while the target was asked; the next failure asks again.
@@ -376,7 +397,11 @@ impl Outage {
             Phase::Closed { streak, .. } => {
                 let give_back = streak.attempts();
                 let patience = Patience::after(pace, spent);
-                self.open_with(now, reason, patience, Opening { last: None, give_back })
+                let reaction = self.open_with(now, reason, patience, Opening { last: None, give_back });
+                if let Phase::Open(open) = &mut self.phase {
+                    open.evidence.target_said_so();
+                }
+                reaction
             }
         }
     }
@@ -391,10 +416,13 @@ impl Outage {
             }
             phase @ Phase::Open(_) => std::mem::replace(phase, closed),
         };
-        let Phase::Open(open) = open else { unreachable!("the closed phase returned above") };
-        let given_back = open.given_back.iter().map(|(tag, _)| tag.number);
-        self.doubtful.extend(given_back.chain(open.held.ids_of_failed()));
-        self.forget_oldest();
+        let Phase::Open(mut open) = open else { unreachable!("the closed phase returned above") };
+        open.evidence.probe_succeeded();
+        if !open.evidence.clears_messages(self.policy.distinct) {
+            let given_back = open.given_back.iter().map(|(tag, _)| tag.number);
+            self.doubtful.extend(given_back.chain(open.held.ids_of_failed()));
+            self.forget_oldest();
+        }
         Reaction::Close(open.held.release())
     }
 

@@ -39,10 +39,14 @@ impl HeldMessages {
         self.probed.push_back((delivery, failed));
     }
 
-    /// One that was not probed yet if there is one, else the one whose probe is the longest ago.
-    pub(super) fn next_probe(&mut self) -> Option<Delivery> {
-        let unprobed = self.fresh.pop_front().or_else(|| self.failed.pop_front());
-        unprobed.or_else(|| self.probed.pop_front().map(|(delivery, _)| delivery))
+    /// One that was not probed yet if there is one, else the one whose probe is the longest ago; and whether it has
+    /// failed in this outage.
+    pub(super) fn next_probe(&mut self) -> Option<(Delivery, bool)> {
+        if let Some(fresh) = self.fresh.pop_front() {
+            return Some((fresh, false));
+        }
+        let failed = self.failed.pop_front();
+        Some((failed.or_else(|| self.probed.pop_front().map(|(delivery, _)| delivery))?, true))
     }
 
     pub(super) fn take_all(&mut self) -> Vec<Delivery> {

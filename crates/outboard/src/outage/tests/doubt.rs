@@ -64,3 +64,86 @@ fn messages_that_opened_a_false_alarm_are_charged_from_then_on() {
     }
     assert!(matches!(world.fails(70, Cause::Unavailable), Reaction::Open(_)), "others still can");
 }
+
+/// Whether failures of these messages open an outage once more, as no doubtful message's do.
+fn opens_again(world: &mut World, ids: impl IntoIterator<Item = u64> + Clone) -> bool {
+    let mut reactions = ids.into_iter().map(|id| world.fails(id, Cause::Unavailable));
+    reactions.any(|reaction| matches!(reaction, Reaction::Open(_)))
+}
+
+#[test]
+fn an_outage_in_which_other_messages_fail_too_leaves_no_doubt() {
+    for (clean, is_certain) in [(0, false), (2, false), (3, true), (20, true)] {
+        let mut world = World::new();
+        world.open();
+        for id in 50..50 + clean {
+            world.fetch([id]);
+            let delivery = world.probe_message();
+            world.probe_fails(delivery);
+        }
+        world.fetch([99]);
+        world.probe_message();
+        world.probe_succeeds();
+        assert_eq!(opens_again(&mut world, 1..=10), is_certain, "{clean} failed as probes");
+    }
+}
+
+#[test]
+fn messages_that_failed_before_are_no_witnesses() {
+    let mut world = World::new();
+    for id in [51, 52] {
+        world.fails(id, Cause::Target);
+    }
+    world.succeeds(90, Duration::ZERO);
+    world.open();
+    // Two that are doubtful, one of a later attempt, one that the row is made of.
+    let mut old: Vec<_> = [51, 52].map(delivery).into();
+    old.extend([attempt(53, 4), delivery(3)]);
+    for delivery in old {
+        world.on(Event::Fetched(delivery));
+        let delivery = world.probe_message();
+        world.probe_fails(delivery);
+    }
+    world.fetch([99]);
+    world.probe_message();
+    world.probe_succeeds();
+    assert!(!opens_again(&mut world, (1..=10).chain([51, 52, 53])));
+}
+
+#[test]
+fn a_message_that_failed_in_the_outage_and_is_done_in_the_end_leaves_no_doubt() {
+    // One of those that opened it, one that failed meanwhile, one that failed as a probe.
+    for id in [3, 11, 12] {
+        let mut world = World::new();
+        world.open();
+        world.fails(11, Cause::Unavailable);
+        world.fetch([12]);
+        let delivery = world.probe_message();
+        world.probe_fails(delivery);
+        if id == 3 {
+            world.fetch([3]);
+        }
+        while world.probe_message().message.id.0 != id {
+            world.on(Event::ProbeSilent);
+        }
+        world.probe_succeeds();
+        assert!(opens_again(&mut world, (1..=13).filter(|other| *other != id)), "{id} is done");
+    }
+}
+
+#[test]
+fn a_target_that_says_that_it_is_sick_leaves_no_doubt() {
+    let mut world = World::with(32, true);
+    world.fails(1, Cause::Unavailable);
+    world.probe();
+    assert!(matches!(world.on(sick("down for repairs")), Reaction::Open(_)));
+    world.probe();
+    world.on(Event::Well);
+    assert!(opens_again(&mut world, [1; 10]));
+    // An outage that the failures opened, and the target denies.
+    let mut world = World::with(32, true);
+    world.open();
+    world.probe();
+    world.on(Event::Well);
+    assert!(!opens_again(&mut world, 1..=10));
+}

@@ -47,6 +47,10 @@ struct Outboard {
 
 impl Outboard {
     async fn over(app: &HostApp) -> Self {
+        Self::with(CONCURRENCY, app).await
+    }
+
+    async fn with(concurrency: u32, app: &HostApp) -> Self {
         let clock = Arc::new(TokioClock::starting_at(EPOCH));
         let options = Options { clock: clock.clone(), ..Options::default() };
         let disk = MemoryDisk::new().expect("memory can be opened");
@@ -60,11 +64,7 @@ impl Outboard {
             description: String::new(),
             types: TypeSet::all(),
             start: Start::Beginning,
-            policy: Policy {
-                concurrency: CONCURRENCY,
-                outage: Some(OutagePolicy::default()),
-                ..Policy::default()
-            },
+            policy: Policy { concurrency, outage: Some(OutagePolicy::default()), ..Policy::default() },
             handler: Arc::new(Forward::with_clock(client, url, clock).expect("no header is reserved")),
             periodic: Vec::new(),
         };
@@ -277,6 +277,33 @@ fn a_slow_app_that_hung_and_was_never_seen_well_is_at_work_within_a_minute_and_a
         let took = slow_return(Mood::Hanging, (100 + later) * SECOND, 0);
         assert!(took <= 90 * SECOND, "{later} s later: it took {took:?}");
     }
+}
+
+/// An app that answers 503 but for moments, in which a few messages are done, and then for an hour; nothing new comes.
+#[test]
+fn an_app_that_answers_503_with_short_breaks_buries_nothing() {
+    const BREAKS: u64 = 5;
+    runtime().block_on(async {
+        let app = HostApp::new();
+        app.feel(Mood::Unavailable);
+        let outboard = Outboard::with(2, &app).await;
+        outboard.append(40).await;
+        for _ in 0..BREAKS {
+            pass(60 * SECOND).await;
+            app.feel(Mood::Well(Duration::from_millis(700)));
+            pass(2 * SECOND).await;
+            app.feel(Mood::Unavailable);
+        }
+        let done = app.done();
+        assert!((5..20).contains(&done), "{done} were done in the breaks");
+        pass(6 * SICK).await;
+        app.feel(Mood::Well(WORK));
+        until("the end", async || outboard.is_idle().await).await;
+        assert_eq!((app.successes().len(), outboard.dead().await), (40, 0));
+        let attempts = app.successes().values().map(|attempts| attempts[0]).max();
+        // One for each outage, and one for each break that it failed in without another one.
+        assert!(attempts <= Some(2 + 2 * BREAKS), "{attempts:?} attempts");
+    });
 }
 
 fn is_caught(bug: Bug, told: &str) {
