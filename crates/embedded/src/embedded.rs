@@ -26,6 +26,7 @@ use crate::{
     options::Options,
     page, queries,
     request::{AppendRequest, CommitRequest, OpenRequest, PreparedUnit, Reply, Request, bytes_of, prepare},
+    seat::Seat,
     shared::Shared,
     stats::{Counters, Stats},
 };
@@ -49,14 +50,14 @@ pub struct Embedded {
 }
 
 struct Handle {
-    shared: Arc<Shared>,
+    seat: Arc<Seat>,
     /// The writer's thread; none for `:memory:`.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.shared.queue.close(closed());
+        self.seat.shared().queue.close(closed());
         // What was enqueued is written still, and the directory is free when this returns.
         if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let _ = thread.join();
@@ -82,27 +83,29 @@ impl Embedded {
         let path = directory.to_owned();
         let (sender, receiver) = oneshot::channel();
         let run = move || match open::directory(&path, options) {
-            Ok((writer, shared)) => {
-                let _ = sender.send(Ok(shared));
-                writer.run();
+            Ok(seat) => {
+                let seat = Arc::new(seat);
+                let _ = sender.send(Ok(seat.clone()));
+                seat.run();
             }
             Err(error) => drop(sender.send(Err(error))),
         };
         let io = |source| OpenError::Io { path: directory.to_owned(), source };
         let thread = std::thread::Builder::new().name("outboard-writer".into()).spawn(run).map_err(io)?;
-        let shared = receiver
+        let seat = receiver
             .await
             .unwrap_or_else(|_| Err(OpenError::Corrupt("the writer ended before the log was open".into())))?;
-        Ok(Self { handle: Arc::new(Handle { shared, thread: Mutex::new(Some(thread)) }) })
+        Ok(Self { handle: Arc::new(Handle { seat, thread: Mutex::new(Some(thread)) }) })
     }
 
     /// Opens a log in memory: the same engine, with the writer as a task of this runtime.
     ///
     /// Who opened the disk before writes nothing from now on.
     pub async fn memory(disk: &MemoryDisk, options: Options) -> Result<Self, OpenError> {
-        let (writer, shared) = open::memory(disk, options)?;
-        tokio::spawn(writer.run_in_task());
-        Ok(Self { handle: Arc::new(Handle { shared, thread: Mutex::default() }) })
+        let seat = Arc::new(open::memory(disk, options)?);
+        let writer = seat.clone();
+        tokio::spawn(async move { writer.run_in_task().await });
+        Ok(Self { handle: Arc::new(Handle { seat, thread: Mutex::default() }) })
     }
 
     /// What it has done since it was opened.
@@ -122,15 +125,43 @@ impl Embedded {
         let _ = self.shared().ended.subscribe().wait_for(|ended| *ended).await;
     }
 
+    /// Appends as [`Log::append`] does, and blocks this thread until the messages are durable.
+    ///
+    /// For threads outside a runtime: when nobody else writes, the transaction is written on this thread, which
+    /// spares two changes of threads.
+    ///
+    /// ```
+    /// # let open = async |path| outboard_embedded::Embedded::open(path, Default::default()).await;
+    /// use outboard_core::{NewMessage, Position};
+    ///
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    /// let log = runtime.block_on(open(directory.path()))?;
+    /// let appended = log.append_blocking(vec![NewMessage::new("orders/confirm", "{}")].into()).unwrap();
+    /// assert_eq!(appended.first, Position(1));
+    /// # Ok::<(), outboard_embedded::OpenError>(())
+    /// ```
+    pub fn append_blocking(&self, append: Append) -> Result<Appended, PortError> {
+        self.shared().tail.sweep();
+        let (reply, answer) = Reply::new();
+        let request = self.prepare_append(append, reply)?;
+        let answered = self.handle.seat.request_blocking(Request::Append(request), answer);
+        answered.inspect_err(|error| self.count_refused(error))?
+    }
+
+    fn count_refused(&self, error: &PortError) {
+        Counters::add(&self.shared().counters.refused_appends, usize::from(error.kind == Kind::Full));
+    }
+
     pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.handle.shared
+        self.handle.seat.shared()
     }
 
     /// Enqueues a request now, and returns what waits for its answer.
     fn request<T: Send + 'static>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Fut<'static, T> {
-        let (reply, wait) = Reply::new();
+        let (reply, answer) = Reply::new();
         match self.shared().queue.push(request(reply)) {
-            Ok(()) => wait,
+            Ok(()) => Box::pin(answer),
             Err(error) => fail(error),
         }
     }
@@ -201,7 +232,7 @@ impl Log for Embedded {
 
     fn append(&self, append: Append) -> Fut<'static, Appended> {
         self.shared().tail.sweep();
-        let (reply, wait) = Reply::new();
+        let (reply, answer) = Reply::new();
         let count = append.messages.len() as u32;
         let request = self.prepare_append(append, reply);
         let pushed = request.and_then(|request| self.shared().queue.push(Request::Append(request)));
@@ -210,9 +241,9 @@ impl Log for Embedded {
                 let first = self.shared().tip.borrow().next();
                 Box::pin(async move { Ok(Appended { first, count, repeated: false }) })
             }
-            Ok(()) => wait,
+            Ok(()) => Box::pin(answer),
             Err(error) => {
-                Counters::add(&self.shared().counters.refused_appends, usize::from(error.kind == Kind::Full));
+                self.count_refused(&error);
                 fail(error)
             }
         }
@@ -279,10 +310,10 @@ impl Ledger for Embedded {
     }
 
     fn commit(&self, units: Vec<Unit>) -> Fut<'static, Vec<UnitResult>> {
-        let (reply, wait) = Reply::new();
+        let (reply, answer) = Reply::new();
         let request = self.prepare_units(units, reply);
         match self.shared().queue.push(Request::Commit(request)) {
-            Ok(()) => wait,
+            Ok(()) => Box::pin(answer),
             Err(error) => fail(error),
         }
     }

@@ -12,6 +12,7 @@ mod options;
 mod idempotency;
 mod queue;
 mod request;
+mod seat;
 mod shared;
 mod writer;
 

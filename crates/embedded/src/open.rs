@@ -16,6 +16,7 @@ use crate::{
     options::Options,
     readers::{Readers, Source},
     schema,
+    seat::Seat,
     shared::Shared,
     stats::Counters,
     tip_file::{Mark, TipFile},
@@ -23,7 +24,7 @@ use crate::{
 };
 
 /// Opens a data directory. Blocks.
-pub(crate) fn directory(path: &Path, options: Options) -> Result<(Writer, Arc<Shared>), OpenError> {
+pub(crate) fn directory(path: &Path, options: Options) -> Result<Seat, OpenError> {
     create(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
     let lock = Lock::take(path)?;
     let database = path.join(schema::DATABASE);
@@ -49,7 +50,7 @@ fn create(path: &Path) -> std::io::Result<()> {
 }
 
 /// Opens a disk in memory.
-pub(crate) fn memory(disk: &MemoryDisk, options: Options) -> Result<(Writer, Arc<Shared>), OpenError> {
+pub(crate) fn memory(disk: &MemoryDisk, options: Options) -> Result<Seat, OpenError> {
     let shared_connection = disk.connection();
     let (generation, current) = disk.take_over();
     {
@@ -66,7 +67,7 @@ fn build(
     mark: Option<Mark>,
     place: Place,
     options: Options,
-) -> Result<(Writer, Arc<Shared>), OpenError> {
+) -> Result<Seat, OpenError> {
     let guard = connection.lock().unwrap_or_else(PoisonError::into_inner);
     let end = LogEnd::load(&guard)?;
     check_tip(&guard, end, mark)?;
@@ -82,7 +83,7 @@ fn build(
     let shared = Arc::new(Shared::new(options, source, Position(end.position)));
     Counters::add(&shared.counters.rows_read_at_open, rows);
     let writer = Writer::new(Start { connection, end, workers, keys, place }, shared.clone())?;
-    Ok((writer, shared))
+    Ok(Seat::new(writer, shared))
 }
 
 /// Compares the log with what was known to be durable.

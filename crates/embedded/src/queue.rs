@@ -12,6 +12,8 @@ use tokio::{sync::Notify, time::Instant};
 use crate::{options::Options, request::Request};
 
 /// Requests in the order in which they were made. Taking everything that waits is what makes a group commit.
+///
+/// The writer's own thread (or task) waits here; whoever else steps the writer takes from it without waiting.
 #[derive(Debug)]
 pub(crate) struct Queue {
     state: Mutex<State>,
@@ -37,6 +39,8 @@ struct State {
     messages: usize,
     bytes: usize,
     thread_sleeps: bool,
+    /// When the writer has something to do though nobody asks.
+    alarm: Option<Instant>,
     /// What further requests are answered, once it is closed.
     closed: Option<PortError>,
 }
@@ -47,13 +51,13 @@ impl std::fmt::Debug for State {
     }
 }
 
-/// Why a wait for requests ended.
+/// What was there to take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Taken {
     /// Requests were taken.
     Requests,
-    /// The deadline came first.
-    Deadline,
+    /// Nothing waits.
+    Nothing,
     /// The queue is closed and empty.
     Closed,
 }
@@ -78,8 +82,28 @@ impl Queue {
 
     /// Enqueues a request, or says at once that there is no room: order among callers leaves no way to wait.
     pub(crate) fn push(&self, request: Request) -> Result<(), PortError> {
-        let (messages, bytes) = request.weight();
         let mut state = self.lock();
+        self.admit(&mut state, request)?;
+        self.wake(state);
+        Ok(())
+    }
+
+    /// As [`Queue::push`], by somebody who steps the writer himself until it is answered.
+    pub(crate) fn push_quietly(&self, request: Request) -> Result<(), PortError> {
+        self.admit(&mut self.lock(), request)
+    }
+
+    fn wake(&self, mut state: MutexGuard<'_, State>) {
+        let wake_thread = std::mem::take(&mut state.thread_sleeps);
+        drop(state);
+        if wake_thread {
+            self.thread.notify_one();
+        }
+        self.task.notify_one();
+    }
+
+    fn admit(&self, state: &mut State, request: Request) -> Result<(), PortError> {
+        let (messages, bytes) = request.weight();
         if let Some(error) = &state.closed {
             return Err(error.clone());
         }
@@ -96,12 +120,6 @@ impl Queue {
         state.messages += messages;
         state.bytes += bytes;
         state.requests.push_back(request);
-        let wake_thread = std::mem::take(&mut state.thread_sleeps);
-        drop(state);
-        if wake_thread {
-            self.thread.notify_one();
-        }
-        self.task.notify_one();
         Ok(())
     }
 
@@ -128,45 +146,57 @@ impl Queue {
         (state.requests.len(), state.messages)
     }
 
-    /// Moves what waits into `batch`, up to one transaction's worth. On the writer's thread.
-    pub(crate) fn take(&self, batch: &mut Vec<Request>, deadline: Option<Instant>) -> Taken {
+    /// Says when the writer has something to do though nobody asks.
+    pub(crate) fn set_alarm(&self, at: Option<Instant>) {
         let mut state = self.lock();
-        loop {
-            if let Some(taken) = self.try_take(&mut state, batch) {
-                return taken;
-            }
-            state.thread_sleeps = true;
-            state = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
-                None => self.thread.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(Duration::ZERO) => {
-                    state.thread_sleeps = false;
-                    return Taken::Deadline;
-                }
-                Some(left) => self.thread.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
-            };
+        let is_earlier = at.is_some_and(|at| state.alarm.is_none_or(|before| at < before));
+        state.alarm = at;
+        if is_earlier {
+            self.wake(state);
         }
     }
 
-    /// As [`Queue::take`], for a writer that runs as a task.
-    pub(crate) async fn take_in_task(&self, batch: &mut Vec<Request>, deadline: Option<Instant>) -> Taken {
+    /// Waits until there is something to take, it is closed, or the alarm rings. On the writer's thread.
+    pub(crate) fn wait(&self) {
+        let mut state = self.lock();
+        while state.requests.is_empty() && state.closed.is_none() {
+            let left = state.alarm.map(|alarm| alarm.saturating_duration_since(Instant::now()));
+            state.thread_sleeps = true;
+            state = match left {
+                None => self.thread.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => break,
+                Some(left) => self.thread.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
+        }
+        state.thread_sleeps = false;
+    }
+
+    /// As [`Queue::wait`], for a writer that runs as a task.
+    pub(crate) async fn wait_in_task(&self) {
         loop {
-            if let Some(taken) = self.try_take(&mut self.lock(), batch) {
-                return taken;
-            }
-            match deadline {
+            let alarm = {
+                let state = self.lock();
+                if !state.requests.is_empty() || state.closed.is_some() {
+                    return;
+                }
+                state.alarm
+            };
+            match alarm {
                 None => self.task.notified().await,
-                Some(deadline) => {
-                    if tokio::time::timeout_at(deadline, self.task.notified()).await.is_err() {
-                        return Taken::Deadline;
+                Some(alarm) => {
+                    if tokio::time::timeout_at(alarm, self.task.notified()).await.is_err() {
+                        return;
                     }
                 }
             }
         }
     }
 
-    fn try_take(&self, state: &mut State, batch: &mut Vec<Request>) -> Option<Taken> {
+    /// Moves what waits into `batch`, up to one transaction's worth.
+    pub(crate) fn take(&self, batch: &mut Vec<Request>) -> Taken {
+        let mut state = self.lock();
         if state.requests.is_empty() {
-            return state.closed.is_some().then_some(Taken::Closed);
+            return if state.closed.is_some() { Taken::Closed } else { Taken::Nothing };
         }
         let (mut messages, mut bytes) = (0, 0);
         while messages < self.limits.batch_messages && bytes < self.limits.batch_bytes {
@@ -178,6 +208,6 @@ impl Queue {
         }
         state.messages -= messages;
         state.bytes -= bytes;
-        Some(Taken::Requests)
+        Taken::Requests
     }
 }

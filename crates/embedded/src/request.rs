@@ -1,9 +1,13 @@
 //! What the writer is asked for.
 
-use std::sync::Arc;
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use outboard_core::{
-    Fut, Kind, Message, NewMessage, PortError, Position, Time,
+    Kind, Message, NewMessage, PortError, Position, Time,
     ledger::{DeadId, DeadLetter, Epoch, KeyWrite, OpenWorker, Opened, Unit, UnitResult, WorkerName},
     log::{Appended, Idempotency},
     pattern::MAX_TYPE_BYTES,
@@ -100,17 +104,11 @@ pub(crate) struct Reply<T> {
     answer: Option<Result<T, PortError>>,
 }
 
-impl<T: Send + 'static> Reply<T> {
-    /// A reply, and the future that waits for it.
-    pub(crate) fn new() -> (Self, Fut<'static, T>) {
+impl<T> Reply<T> {
+    /// A reply, and what comes of it.
+    pub(crate) fn new() -> (Self, Answer<T>) {
         let (sender, receiver) = oneshot::channel();
-        let wait = async move {
-            // The writer drops a reply only when it fails or the simulated process is down.
-            receiver
-                .await
-                .unwrap_or_else(|_| Err(PortError::new(Kind::Unknown, "the log failed before it answered")))
-        };
-        (Self { sender, answer: None }, Box::pin(wait))
+        (Self { sender, answer: None }, Answer(receiver))
     }
 
     /// Sets what is answered if the transaction commits.
@@ -127,6 +125,33 @@ impl<T: Send + 'static> Reply<T> {
     fn refuse(self, error: PortError) {
         let _ = self.sender.send(Err(error));
     }
+}
+
+/// What comes of a request: awaited, or looked at.
+pub(crate) struct Answer<T>(oneshot::Receiver<Result<T, PortError>>);
+
+impl<T> Answer<T> {
+    /// The answer, once it is there.
+    pub(crate) fn look(&mut self) -> Option<Result<T, PortError>> {
+        match self.0.try_recv() {
+            Ok(answer) => Some(answer),
+            Err(oneshot::error::TryRecvError::Empty) => None,
+            Err(oneshot::error::TryRecvError::Closed) => Some(Err(no_answer())),
+        }
+    }
+}
+
+impl<T> Future for Answer<T> {
+    type Output = Result<T, PortError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context).map(|received| received.unwrap_or_else(|_| Err(no_answer())))
+    }
+}
+
+/// The writer drops a reply only when it fails or the simulated process is down.
+fn no_answer() -> PortError {
+    PortError::new(Kind::Unknown, "the log failed before it answered")
 }
 
 /// How many bytes the writes of a unit add to a transaction.

@@ -1,7 +1,6 @@
 //! The one writer: everything that waits joins one transaction and one fsync.
 //!
-//! A state machine that is stepped with a batch of requests: on its own thread for a directory, as a task for
-//! `:memory:`, so that paused time does not run ahead of it.
+//! A state machine that takes its turns in the [`Seat`](crate::seat::Seat).
 
 pub(crate) mod log_end;
 pub(crate) mod workers;
@@ -78,6 +77,8 @@ pub(crate) struct Writer {
     tip_due: Option<tokio::time::Instant>,
     /// Released after the connection is closed: fields are dropped in this order.
     place: Place,
+    /// Empty between turns; kept for its room.
+    batch: Vec<Request>,
     _ending: Ending,
 }
 
@@ -112,54 +113,41 @@ impl Writer {
             owed: None,
             tip_due: None,
             place,
+            batch: Vec::new(),
             _ending,
         })
     }
 
-    /// Runs on this thread until the queue is closed and empty, or the log has failed.
-    pub(crate) fn run(mut self) {
-        let mut batch = Vec::new();
-        loop {
-            let taken = self.shared.queue.take(&mut batch, self.deadline());
-            if !self.handle(taken, &mut batch) {
-                return;
-            }
-        }
-    }
-
-    /// As [`Writer::run`], as a task.
-    pub(crate) async fn run_in_task(mut self) {
-        let shared = self.shared.clone();
-        let mut batch = Vec::new();
-        loop {
-            let taken = shared.queue.take_in_task(&mut batch, self.deadline()).await;
-            if !self.handle(taken, &mut batch) {
-                return;
-            }
-        }
-    }
-
-    fn deadline(&self) -> Option<tokio::time::Instant> {
-        [self.owed, self.tip_due, self.space.deadline()].into_iter().flatten().min()
-    }
-
-    /// Returns whether to go on.
-    fn handle(&mut self, taken: Taken, batch: &mut Vec<Request>) -> bool {
-        match taken {
-            Taken::Requests => self.step(batch),
-            Taken::Deadline => {
-                self.owed = self.shared.subscribers.wake_owed();
-                self.write_tip_if_due();
-                if self.space.refusal().is_some() {
-                    self.space.look(&self.shared.counters);
-                    self.tell_health();
-                }
+    /// Writes what waits, up to one transaction's worth, or does what is due though nobody asks. Returns whether
+    /// to go on.
+    pub(crate) fn turn(&mut self) -> bool {
+        let mut batch = std::mem::take(&mut self.batch);
+        let goes_on = match self.shared.queue.take(&mut batch) {
+            Taken::Requests => self.step(&mut batch),
+            Taken::Nothing => {
+                self.do_what_is_due();
                 true
             }
             Taken::Closed => {
                 self.finish();
                 false
             }
+        };
+        self.batch = batch;
+        self.shared.queue.set_alarm(self.deadline());
+        goes_on
+    }
+
+    fn deadline(&self) -> Option<tokio::time::Instant> {
+        [self.owed, self.tip_due, self.space.deadline()].into_iter().flatten().min()
+    }
+
+    fn do_what_is_due(&mut self) {
+        self.owed = self.shared.subscribers.wake_owed();
+        self.write_tip_if_due();
+        if self.space.refusal().is_some() {
+            self.space.look(&self.shared.counters);
+            self.tell_health();
         }
     }
 

@@ -3,6 +3,7 @@
 mod support;
 
 mod append;
+mod blocking;
 mod commit;
 mod crash;
 mod idempotency;
