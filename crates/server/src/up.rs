@@ -59,7 +59,7 @@ async fn serve(
     let phase = Arc::new(Phase::default());
     let (listening, metrics_url) =
         (ports.api.address(), ports.metrics.as_ref().map(|port| url(port.address())));
-    let origins = OriginRule { is_loopback: listening.ip().to_canonical().is_loopback() };
+    let origins = OriginRule::of(listening);
     let api = Arc::new(api(config, (started, origins), storage, workers.clone(), phase.clone()));
     let servers = Servers::start(ports, api, connections, config.limits.read_timeout.0);
     let published = address::publish(&config.data_dir, &url(listening)).map_err(Exit::failure)?;
@@ -174,7 +174,8 @@ impl Servers {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         if let Some(port) = ports.metrics {
             let limits = ServeLimits { connections: 64, head };
-            tasks.spawn(port.serve(Arc::new(MetricsOnly(api.clone())), limits, stop.clone()));
+            let metrics = MetricsOnly { api: api.clone(), origins: OriginRule::of(port.address()) };
+            tasks.spawn(port.serve(Arc::new(metrics), limits, stop.clone()));
         }
         tasks.spawn(ports.api.serve(api, ServeLimits { connections, head }, stop.clone()));
         tasks.close();

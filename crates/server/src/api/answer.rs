@@ -12,6 +12,7 @@ use super::{
     Api, body,
     health::Report,
     json,
+    origin::OriginRule,
     query::Query,
     route::{Route, RouteLabel},
 };
@@ -123,16 +124,20 @@ impl Api {
 
 /// The same API seen from the metrics port: `/metrics` and nothing else.
 #[derive(Debug)]
-pub(crate) struct MetricsOnly(pub Arc<Api>);
+pub(crate) struct MetricsOnly {
+    pub api: Arc<Api>,
+    /// Which web pages may send requests to this port, which may have an address of its own.
+    pub origins: OriginRule,
+}
 
 impl Service for MetricsOnly {
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Answer {
-        if let Err(problem) = self.0.origins.check(request.headers()) {
+        if let Err(problem) = self.origins.check(request.headers()) {
             return problem.into_response();
         }
         let is_metrics = request.uri().path() == "/metrics";
         match *request.method() {
-            Method::GET | Method::HEAD if is_metrics => self.0.metrics().await,
+            Method::GET | Method::HEAD if is_metrics => self.api.metrics().await,
             _ if is_metrics => Problem::method_not_allowed("GET, HEAD").into_response(),
             _ => {
                 Problem::not_found("this port serves /metrics only; the API has its own port").into_response()

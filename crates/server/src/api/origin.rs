@@ -2,9 +2,9 @@
 //!
 //! A browser says which page a request comes from: `Origin`, on every request that could change something. Programs do
 //! not send it, and are not asked. A page reaches a listener on loopback under a name of its own when it points that
-//! name at 127.0.0.1 (DNS rebinding); its `Host` gives it away.
+//! name at 127.0.0.1 (DNS rebinding), and then reads what it likes without an `Origin`; its `Host` gives it away.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use http::{
     HeaderMap, HeaderValue, StatusCode,
@@ -12,19 +12,35 @@ use http::{
 };
 use outboard_http::{Problem, problem::FieldError};
 
-/// Which web pages may send requests: those that this address serves itself.
+/// Which web pages may send requests: those that this address serves itself. One for each listener.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OriginRule {
     /// Whether only this machine reaches the listener.
-    pub is_loopback: bool,
+    is_loopback: bool,
 }
 
 impl OriginRule {
-    /// Refuses a request that another address's page sends. Costs one look-up when there is no `Origin`.
+    /// The rule of a listener at this address.
+    pub(crate) fn of(address: SocketAddr) -> Self {
+        Self { is_loopback: address.ip().to_canonical().is_loopback() }
+    }
+
+    /// Refuses a request that another address's page sends. Costs two look-ups when there is no `Origin`.
     pub(crate) fn check(self, headers: &HeaderMap) -> Result<(), Problem> {
-        if !headers.contains_key(ORIGIN) {
-            return Ok(());
+        if headers.contains_key(ORIGIN) {
+            self.check_origin(headers)?;
         }
+        if self.is_loopback && !headers.get_all(HOST).iter().all(is_no_pages_name) {
+            return Err(refused(
+                "Host",
+                "is a name that any web page may have pointed here; \
+                 use localhost or an IP address, and have a proxy in front send one of these",
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_origin(self, headers: &HeaderMap) -> Result<(), Problem> {
         let host = headers.get(HOST).map_or("", text);
         let is_own = |origin: &HeaderValue| {
             let (_, authority) = text(origin).split_once("://").unwrap_or_default();
@@ -32,12 +48,14 @@ impl OriginRule {
         };
         if !headers.get_all(ORIGIN).iter().all(is_own) {
             return Err(refused(
+                "Origin",
                 "names another address than Host: web pages of other addresses may not send requests; \
                  send it from a program without Origin, or through your application",
             ));
         }
         if self.is_loopback && !is_loopback_name(host) {
             return Err(refused(
+                "Origin",
                 "comes with a Host that is not this machine's own name; open the page by localhost, 127.0.0.1 or [::1]",
             ));
         }
@@ -51,18 +69,31 @@ fn text(value: &HeaderValue) -> &str {
 
 /// Whether the name in a `Host` can only mean this machine.
 fn is_loopback_name(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(bracketed) => bracketed.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
-    };
+    let name = name_of(host);
     name.eq_ignore_ascii_case("localhost")
         || name.parse().is_ok_and(|address: IpAddr| address.to_canonical().is_loopback())
 }
 
-fn refused(told: &str) -> Problem {
-    let detail = format!("the request's Origin {told}");
+/// Whether nobody can point a name of theirs here under this `Host`: it is an address, this machine's own name, or not
+/// there, as with no browser.
+fn is_no_pages_name(host: &HeaderValue) -> bool {
+    let Ok(name) = host.to_str().map(name_of) else { return false };
+    name.is_empty() || name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+}
+
+/// A `Host` without its port and brackets.
+fn name_of(host: &str) -> &str {
+    match host.strip_prefix('[').and_then(|bracketed| bracketed.split_once(']')) {
+        Some((name, port)) if port.is_empty() || port.starts_with(':') => name,
+        Some(_) => host,
+        None => host.split(':').next().unwrap_or_default(),
+    }
+}
+
+fn refused(header: &str, told: &str) -> Problem {
+    let detail = format!("the request's {header} {told}");
     let mut problem = Problem::new(StatusCode::FORBIDDEN, "origin", "Not for web pages", detail);
-    problem.errors.push(FieldError::new("Origin", told));
+    problem.errors.push(FieldError::new(header, told));
     problem
 }
 
@@ -74,7 +105,17 @@ mod tests {
     fn only_pages_of_the_same_address_may_send_requests() {
         // Origins, Host, whether a listener on loopback takes it, whether another one does.
         let cases: &[(&[&str], &str, bool, bool)] = &[
-            (&[], "example.org", true, true),
+            (&[], "127.0.0.1:8085", true, true),
+            (&[], "LOCALHOST", true, true),
+            (&[], "[::1]:8085", true, true),
+            (&[], "10.1.2.3:8085", true, true),
+            (&[], "[fd00::7]", true, true),
+            (&[], "", true, true),
+            (&[], "shop.example", false, true),
+            (&[], "shop.example:8085", false, true),
+            (&[], "localhost.example", false, true),
+            (&[], "127.0.0.1.example:8085", false, true),
+            (&[], "[::1].example", false, true),
             (&["http://127.0.0.1:8085"], "127.0.0.1:8085", true, true),
             (&["http://LocalHost:8085"], "localhost:8085", true, true),
             (&["http://[::1]:8085"], "[::1]:8085", true, true),

@@ -231,6 +231,48 @@ fn web_pages_of_other_addresses_may_not_send_requests() {
     check_server(&server);
 }
 
+/// A page whose name points at this machine is of the same origin as the API, so its reads carry no `Origin`.
+#[test]
+fn a_name_that_a_web_page_may_have_pointed_here_reads_nothing() {
+    const PATHS: [&str; 7] = ["/messages", "/workers", "/dead", "/livez", "/readyz", "/health", "/metrics"];
+    let get = |path: &str, host: Option<&str>, address: &str| {
+        let mut connection = Connection::open(address);
+        let host = host.map(|host| format!("host: {host}\r\n")).unwrap_or_default();
+        connection.write(format!("GET {path} HTTP/1.1\r\n{host}\r\n").as_bytes());
+        connection.read().expect("an answer")
+    };
+    let server = Server::start();
+    let port = server.address.rsplit(':').next().unwrap().to_owned();
+    let foreign = format!("shop.example:{port}");
+    for path in PATHS.into_iter().chain(["/x"]) {
+        let answer = get(path, Some(&foreign), &server.address);
+        check(path, &answer, 403, &["Host", "localhost or an IP address"]);
+    }
+    check("metrics", &get("/metrics", Some(&foreign), &server.metrics), 403, &["Host", "localhost"]);
+    let own =
+        ["127.0.0.1", "localhost", "LOCALHOST", "[::1]", "10.0.0.7"].map(|name| format!("{name}:{port}"));
+    for host in own.iter().map(|host| Some(host.as_str())).chain([Some("localhost"), Some(""), None]) {
+        for path in PATHS {
+            assert_eq!(get(path, host, &server.address).status, 200, "{path} of {host:?}");
+        }
+        assert_eq!(get("/metrics", host, &server.metrics).status, 200, "metrics of {host:?}");
+    }
+    check_server(&server);
+
+    // In a container others reach it by whatever name it has there.
+    let everywhere = Server::with(Setup { arguments: &["--host", "0.0.0.0"], ..Setup::default() });
+    for host in ["outboard.default.svc:8085", "10.1.2.3:8085"] {
+        for path in PATHS {
+            assert_eq!(get(path, Some(host), &everywhere.address).status, 200, "{path} of {host}");
+        }
+        assert_eq!(get("/metrics", Some(host), &everywhere.metrics).status, 200, "metrics of {host}");
+    }
+    // Each listener goes by its own address.
+    let apart = Server::with(Setup { config: "metrics: {host: 0.0.0.0}\n", ..Setup::default() });
+    assert_eq!(get("/metrics", Some("outboard:9090"), &apart.metrics).status, 200);
+    check("the API", &get("/messages", Some("outboard:8085"), &apart.address), 403, &["Host"]);
+}
+
 #[test]
 fn a_bad_line_is_named_once() {
     let server = Server::start();
@@ -256,7 +298,7 @@ fn large_bodies_are_refused_with_an_answer() {
     check("pause", &server.connect().send("POST", "/workers/echo/pause", &[JSON], &large), 413, &[]);
     // In chunks the size is not known before it is exceeded.
     let mut connection = server.connect();
-    connection.write(b"POST /commands HTTP/1.1\r\nhost: t\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n");
+    connection.write(b"POST /commands HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n");
     for _ in 0..48 {
         connection.write(b"10000\r\n");
         connection.write(&large[..1 << 16]);

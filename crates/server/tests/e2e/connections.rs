@@ -78,7 +78,7 @@ fn hold_idle(address: &str) {
     for n in 0..count {
         let mut stream = TcpStream::connect(address).unwrap();
         if n % 2 == 0 {
-            stream.write_all(b"GET /livez HTTP/1.1\r\nhost: t\r\n\r\n").unwrap();
+            stream.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
             let mut start = [0; 12];
             stream.read_exact(&mut start).unwrap();
             assert_eq!(&start, b"HTTP/1.1 200");

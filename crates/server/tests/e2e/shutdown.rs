@@ -102,7 +102,7 @@ fn requests_under_load_are_answered_or_refused_but_never_lost() {
             let mut connection = crate::http::Connection::open(&address);
             let body = br#"{"type":"outboard/echo","payload":1}"#;
             let head = format!(
-                "POST /commands HTTP/1.1\r\nhost: t\r\n{}: {}\r\ncontent-length: {}\r\n\r\n",
+                "POST /commands HTTP/1.1\r\nhost: localhost\r\n{}: {}\r\ncontent-length: {}\r\n\r\n",
                 JSON.0,
                 JSON.1,
                 body.len()

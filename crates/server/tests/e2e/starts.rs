@@ -66,7 +66,7 @@ fn load_until_killed(server: &mut Server) {
                 let body = br#"{"type":"outboard/echo","payload":{"order_id":7}}"#;
                 while !ended.load(Ordering::SeqCst) {
                     let head = format!(
-                        "POST /commands HTTP/1.1\r\nhost: t\r\n{}: {}\r\ncontent-length: {}\r\n\r\n",
+                        "POST /commands HTTP/1.1\r\nhost: localhost\r\n{}: {}\r\ncontent-length: {}\r\n\r\n",
                         JSON.0,
                         JSON.1,
                         body.len()
