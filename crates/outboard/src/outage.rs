@@ -334,7 +334,9 @@ impl Outage {
             None => Reaction::Charge(delivery, failed),
             Some(give_back) => {
                 let reason = failed.reason.clone();
-                let patience = Patience::after(self.pace(), spent);
+                // How long messages take says nothing of the question.
+                let patience =
+                    if self.asks { Patience::default() } else { Patience::after(self.pace(), spent) };
                 self.open_with(now, reason, patience, Opening { last: Some((delivery, failed)), give_back })
             }
         }
@@ -388,7 +390,9 @@ impl Outage {
         let pace = self.pace();
         match &mut self.phase {
             Phase::Open(open) => {
-                open.patience.failed(pace, spent);
+                // Whatever was said, however late, is no sign of a target that hangs: so slow its good answers may be, too.
+                let took = if spent.is_expired { spent.took } else { Duration::ZERO };
+                open.patience.failed(pace, Spent { took, ..spent });
                 open.evidence.target_said_so();
                 Reaction::Nothing
             }
@@ -396,8 +400,8 @@ impl Outage {
             Phase::Closed { streak, .. } if streak.is_empty() => Reaction::Nothing,
             Phase::Closed { streak, .. } => {
                 let give_back = streak.attempts();
-                let patience = Patience::after(pace, spent);
-                let reaction = self.open_with(now, reason, patience, Opening { last: None, give_back });
+                let reaction =
+                    self.open_with(now, reason, Patience::default(), Opening { last: None, give_back });
                 if let Phase::Open(open) = &mut self.phase {
                     open.evidence.target_said_so();
                 }

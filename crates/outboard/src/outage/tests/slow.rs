@@ -132,6 +132,7 @@ fn asking_may_take_longer_each_time_and_begins_with_the_whole_time_while_message
     assert!(world.outage.is_open());
     assert_eq!(world.expiring(4), [1, 2, 4, 8]);
     world.probe();
-    world.on(sick("still"));
+    let spent = Spent { took: 15 * SECOND, is_expired: false };
+    world.on(Event::Sick { reason: "still".into(), spent });
     assert_eq!(world.expiring(2), [1, 2]);
 }

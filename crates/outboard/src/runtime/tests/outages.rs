@@ -14,6 +14,8 @@ struct Target {
     done_at: Arc<Mutex<Vec<Instant>>>,
     asked: Arc<AtomicU64>,
     can_be_asked: bool,
+    /// How long it thinks when it is asked.
+    thinks: Duration,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -75,6 +77,7 @@ impl Handler for Target {
         self.can_be_asked.then(|| -> BoxFuture<_> {
             Box::pin(async move {
                 target.asked.fetch_add(1, Ordering::SeqCst);
+                pass(target.thinks).await;
                 if target.mood() == Mood::Well { Ok(()) } else { Err("down".into()) }
             })
         })
@@ -247,4 +250,28 @@ async fn a_target_that_can_be_asked_is_asked_instead_of_tried() {
     let asked = target.asked.load(Ordering::SeqCst);
     pass(60 * SECOND).await;
     assert_eq!(target.asked.load(Ordering::SeqCst), asked, "nobody asks any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_thinks_before_it_says_that_it_is_well_is_believed() {
+    let world = World::new().await;
+    let target = Target { can_be_asked: true, thinks: 1_500 * MS, ..Target::default() };
+    let handle = world.start(forwarding(4), target.clone()).await;
+    target.feel(Mood::Refuses);
+    world.append(1).await;
+    until(&handle, |info| info.counters.failed > 0).await;
+    pass(1_200 * MS).await;
+    target.feel(Mood::Well);
+    until_handled(&handle, 1).await;
+    pass(10 * SECOND).await;
+    assert_eq!((handle.info().counters.outages, target.asked.load(Ordering::SeqCst)), (0, 1));
+
+    target.feel(Mood::Refuses);
+    world.append(50).await;
+    until(&handle, is_out).await;
+    pass(60 * SECOND).await;
+    let back = Instant::now();
+    target.feel(Mood::Well);
+    until_handled(&handle, 51).await;
+    assert!(back.elapsed() < 6 * SECOND, "{:?}", back.elapsed());
 }

@@ -22,8 +22,8 @@ use crate::handler::pass;
 
 /// What one message costs the app.
 pub(super) const WORK: Duration = Duration::from_millis(20);
-/// A refusal and a 503 take as long, so that two at once would meet.
-const TURNED_AWAY: Duration = Duration::from_millis(10);
+/// A refusal and a 503 take as long, most of the time between two probes, so that two at once would meet.
+const TURNED_AWAY: Duration = Duration::from_millis(600);
 /// What fits between the two ends of a connection.
 const WIRE_BYTES: usize = 64 << 10;
 
