@@ -8,6 +8,7 @@ pub mod effects;
 pub mod ledger;
 pub mod log;
 pub mod poison;
+pub mod sharing;
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -124,6 +125,11 @@ macro_rules! conformance {
                 a_crash_repeats_what_was_claimed_alone, a_scheduled_message_is_no_suspect, three_crashes_bury_a_suspect,
                 a_completed_run_clears_a_suspect, a_held_suspect_is_not_charged, what_flow_let_in_is_suspect,
                 a_straggler_of_a_crash_stays_suspect,
+            }
+            sharing {
+                due_messages_keep_to_their_share, due_messages_take_what_the_log_does_not,
+                due_messages_wait_until_the_log_was_looked_at, one_claim_is_taken_in_turn,
+                a_returned_message_comes_first_whatever_the_share,
             }
         }
     };

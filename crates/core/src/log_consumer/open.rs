@@ -99,6 +99,7 @@ async fn claimed_from_log(
             attempts: 0,
             parked: false,
             crashes: Some(0),
+            was_due: false,
         }));
     }
     Ok(found)
@@ -130,7 +131,8 @@ async fn with_messages(log: &dyn Log, rows: Vec<Parked>) -> Result<VecDeque<Held
     let held = rows.into_iter().zip(messages).filter_map(|(row, message)| {
         let suspect = row.state == ParkedState::Suspect || row.crashes > 0;
         let crashes = suspect.then_some(row.crashes);
-        Some(Held { message: message?, attempts: row.attempts, parked: true, crashes })
+        let attempts = row.attempts;
+        Some(Held { message: message?, attempts, parked: true, crashes, was_due: false })
     });
     Ok(held.collect())
 }

@@ -70,7 +70,7 @@ impl State {
         if settlement.tag.epoch != self.epoch {
             return self.ticket;
         }
-        let Some(held) = self.claims.remove(&position) else { return self.ticket };
+        let Some(held) = self.unclaim(position) else { return self.ticket };
         self.last_progress = now;
         if settlement.verdict == Verdict::Return {
             self.give_up_claim(held);
@@ -123,9 +123,8 @@ impl State {
         if tag.epoch != self.epoch || self.suspect_running != Some(position) {
             return;
         }
-        if let Some(held) = self.claims.remove(&position) {
+        if let Some(held) = self.claims.get(&position).cloned() {
             self.set_aside(&held);
-            self.claims.insert(position, held);
         }
     }
 

@@ -23,6 +23,10 @@ use crate::{
 /// Skipped positions are committed by themselves when so many have gathered.
 const SKIPPED_TO_COMMIT: u64 = 10_000;
 
+/// While the log has messages, due ones hold this part of the claims at most, or one. The runtime claims twice as many
+/// as it runs at once: a quarter of the claims is half of the slots.
+const DUE_SHARE: u32 = 4;
+
 /// Due rows are fetched ahead of the claims, at most so many.
 const DUE_AHEAD: usize = 256;
 
@@ -45,6 +49,8 @@ pub(super) struct Held {
     pub(super) parked: bool,
     /// Consecutive crashes while it ran alone; `None` for what never was suspect.
     pub(super) crashes: Option<u32>,
+    /// Whether it had waited in `parked` until it was due, and does not run alone.
+    pub(super) was_due: bool,
 }
 
 impl Held {
@@ -82,6 +88,8 @@ pub(super) struct State {
     /// The suspect whose row is written or that runs.
     pub(super) suspect_running: Option<Position>,
     pub(super) claims: HashMap<Position, Held>,
+    /// How many of the claims had waited until they were due.
+    pub(super) due_claims: u32,
     /// Positions with a row in `parked` that are in hand, so that they are not fetched twice.
     pub(super) parked_in_hand: HashSet<Position>,
     /// Whether the next delivery comes from the log when both have something.
@@ -140,6 +148,7 @@ impl State {
             suspects,
             suspect_running: None,
             claims: HashMap::new(),
+            due_claims: 0,
             log_turn: false,
             next_due: opened.next_due,
             asked: None,
@@ -193,7 +202,7 @@ impl State {
             self.asked = Some(Asked::default());
             return Step::Due { until: now, max: DUE_AHEAD + self.parked_in_hand.len() };
         }
-        let deliveries = self.take(room, now);
+        let deliveries = self.take(room, tip, now);
         if !deliveries.is_empty() {
             self.last_progress = now;
             return Step::Deliver(deliveries);
@@ -202,19 +211,19 @@ impl State {
     }
 
     /// Claims up to `room` messages: returned ones first, then due ones and the log's in turn.
-    fn take(&mut self, room: usize, now: Time) -> Vec<Delivery> {
+    fn take(&mut self, room: usize, tip: Position, now: Time) -> Vec<Delivery> {
         let mut deliveries = Vec::new();
         // A return during this call must not be handed out twice in one batch, hence the fixed room.
         while deliveries.len() < room {
             let held = if let Some(held) = self.returned.pop_front() {
                 held
-            } else if self.due.is_empty() || (self.log_turn && !self.ready.is_empty()) {
+            } else if self.is_turn_of_due(tip) {
+                self.log_turn = true;
+                self.due.pop_front().expect("it was seen not to be empty")
+            } else {
                 let Some(held) = self.ready.pop_front() else { break };
                 self.log_turn = false;
                 held
-            } else {
-                self.log_turn = true;
-                self.due.pop_front().expect("it was seen not to be empty")
             };
             if !held.parked && held.message.run_at.is_some_and(|run_at| run_at > now) {
                 self.schedule(held);
@@ -223,6 +232,16 @@ impl State {
             deliveries.push(self.claim(held));
         }
         deliveries
+    }
+
+    /// Whether a due message is the next one to be claimed.
+    ///
+    /// While the log has something they keep to their share: retries that hang would take all the slots again and again,
+    /// and fresh messages would wait.
+    fn is_turn_of_due(&self, tip: Position) -> bool {
+        let Flow::Running { prefetch } = self.flow else { return false };
+        let has_share = self.due_claims < (prefetch / DUE_SHARE).max(1) && !self.log_turn;
+        !self.due.is_empty() && (has_share || (self.ready.is_empty() && !self.can_read(tip)))
     }
 
     fn claim(&mut self, held: Held) -> Delivery {
@@ -235,8 +254,16 @@ impl State {
         if is_planted(Bug::DoneWhenClaimed) && !held.parked {
             push_range(&mut self.bulk.done, held.position(), held.position());
         }
+        self.due_claims += u32::from(held.was_due);
         self.claims.insert(held.position(), held);
         delivery
+    }
+
+    /// Ends a claim.
+    pub(super) fn unclaim(&mut self, position: Position) -> Option<Held> {
+        let held = self.claims.remove(&position)?;
+        self.due_claims -= u32::from(held.was_due);
+        Some(held)
     }
 
     /// Parks a message whose time has not come.
@@ -267,27 +294,32 @@ impl State {
             self.parked_in_hand.insert(position);
         }
         unit.parked.push(ParkedChange::Put(row));
-        self.send(unit, After::Running(Held { parked: true, ..held }));
+        self.send(unit, After::Running(Held { parked: true, was_due: false, ..held }));
         self.wants_flush = true;
     }
 
     /// What to read next, or what to wait for.
     fn read_on(&mut self, tip: Position) -> Step {
-        let full = self.parked >= self.options.max_parked && !is_planted(Bug::ParkedUnbounded);
-        if full && self.read < tip {
+        if !self.can_read(tip) {
+            let window_is_full = self.read < tip && !self.is_full();
+            if window_is_full {
+                self.let_straggler_pass();
+            }
             return Step::Wait(self.next_due);
         }
         let limit = self.cursor.limit();
-        if self.read >= tip {
-            return Step::Wait(self.next_due);
-        }
-        if self.read >= limit {
-            self.let_straggler_pass();
-            return Step::Wait(self.next_due);
-        }
         let ahead = read_ahead(self.options.prefetch);
         let scan = ahead.scan.min((limit.0 - self.read.0) as usize);
         Step::Read { after: self.read, limit: Limit { scan, ..ahead } }
+    }
+
+    fn is_full(&self) -> bool {
+        self.parked >= self.options.max_parked && !is_planted(Bug::ParkedUnbounded)
+    }
+
+    /// Whether the log has something to be read, and there is room for it.
+    fn can_read(&self, tip: Position) -> bool {
+        self.read < tip && self.read < self.cursor.limit() && !self.is_full()
     }
 
     /// Gives the message that holds the cursor a running row, so that the cursor can pass it.
@@ -326,11 +358,14 @@ impl State {
             let in_hand = self.parked_in_hand.contains(&position)
                 || self.suspects.iter().any(|held| held.position() == position);
             if !in_hand && !self.cursor.is_done(position) {
-                self.ready.push_back(Held { message, attempts: 0, parked: false, crashes: None });
+                let (attempts, crashes) = (0, None);
+                self.ready.push_back(Held { message, attempts, parked: false, crashes, was_due: false });
             }
         }
         self.skip(last.next(), page.next);
         self.read = page.next;
+        // It has had its turn when there was nothing: what is due need not wait for a long way through other types.
+        self.log_turn &= !self.ready.is_empty();
         // With nothing to settle, nobody else would commit what was passed.
         self.skipped >= SKIPPED_TO_COMMIT
             || (self.skipped > 0 && self.ready.is_empty() && self.unsettled() == 0)
@@ -360,7 +395,8 @@ impl State {
             match message {
                 Some(message) => {
                     let crashes = (row.crashes > 0).then_some(row.crashes);
-                    self.due.push_back(Held { message, attempts: row.attempts, parked: true, crashes });
+                    let attempts = row.attempts;
+                    self.due.push_back(Held { message, attempts, parked: true, crashes, was_due: true });
                 }
                 None => self.lose(&row),
             }
@@ -418,6 +454,7 @@ impl State {
     pub(super) fn end_drain(&mut self, settled_before: u64) -> (u64, u32) {
         let returned = self.claims.len() as u32;
         let claims = std::mem::take(&mut self.claims);
+        self.due_claims = 0;
         for held in claims.into_values() {
             self.give_up_claim(held);
         }

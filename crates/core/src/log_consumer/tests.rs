@@ -104,7 +104,7 @@ fn attempts_given_back_during_a_commit_are_taken_from_what_conflicts() {
 
 #[test]
 fn attempts_of_a_waiting_suspect_can_be_given_back() {
-    let held = Held { message: message(), attempts: 3, parked: true, crashes: Some(1) };
+    let held = Held { message: message(), attempts: 3, parked: true, crashes: Some(1), was_due: false };
     let mut state = state(VecDeque::from([held]));
     state.give_back(vec![(Tag { epoch: 1, number: TIP.0 }, 2)]);
     assert_eq!(state.suspects[0].attempts, 1);

@@ -10,8 +10,10 @@ use std::{
 
 use outboard_core::{
     Clock, Message, NewMessage, Position, Time,
+    backoff::Backoff,
     fault::Faults,
     ledger::{DeadLetter, DeadQuery, Fate},
+    log::Append,
     time::TokioClock,
 };
 use outboard_embedded::{Embedded, MemoryDisk, Options};
@@ -369,6 +371,36 @@ async fn an_addition_to_text_buries_the_message_instead_of_repeating_it_for_ever
     let letters = dead_letters(&running).await?;
     assert_eq!((letters.len(), letters[0].message_id, letters[0].attempts), (1, Position(2), 1));
     assert!(letters[0].reason.contains("`total`"), "{letters:?}");
+    running.shutdown().await?;
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_that_hang_leave_half_of_the_slots_to_what_is_fresh() -> anyhow::Result<()> {
+    async fn handle(cx: Context<AtomicU64>, add: Add) -> Outcome {
+        if add.amount > 1 {
+            std::future::pending::<()>().await;
+        }
+        cx.state().fetch_add(1, Relaxed);
+        Ok(Done)
+    }
+    const TIMEOUT: Duration = Duration::from_secs(10);
+    let soon = Backoff { first: Duration::from_millis(1), max: Duration::from_millis(1) };
+    let worker = Worker::new("handler", "Hangs", AtomicU64::new(0)).on(handle);
+    let worker = worker.concurrency(4).timeout(TIMEOUT).attempts(1_000).backoff(soon);
+    let running = App::memory().await?.worker(worker).start().await?;
+    let messages = |amount: u64, count| {
+        let payload = format!(r#"{{"amount":{amount}}}"#);
+        Append::from(vec![NewMessage::new("counts/add", payload); count])
+    };
+    running.log().append(messages(2, 40)).await?;
+    tokio::time::sleep(TIMEOUT * 20).await;
+    let handled = || running.workers().handles()[0].info().counters.handled;
+    assert_eq!(handled(), 0);
+    running.log().append(messages(1, 500)).await?;
+    // What was claimed while there was nothing fresh comes to its end: what runs, and as many that wait for a slot.
+    tokio::time::sleep(TIMEOUT * 2 + Duration::from_secs(1)).await;
+    assert_eq!(handled(), 500);
     running.shutdown().await?;
     Ok(())
 }
