@@ -14,5 +14,6 @@ mod commands;
 mod connections;
 mod readme;
 mod shutdown;
+mod snapshots;
 mod starts;
 mod workers;
