@@ -41,6 +41,8 @@ struct State {
     thread_sleeps: bool,
     /// When the writer has something to do though nobody asks.
     alarm: Option<Instant>,
+    /// The alarm that the thread or task sleeps until; it looks for a later one when it wakes.
+    sleeps_until: Option<Instant>,
     /// What further requests are answered, once it is closed.
     closed: Option<PortError>,
 }
@@ -149,7 +151,7 @@ impl Queue {
     /// Says when the writer has something to do though nobody asks.
     pub(crate) fn set_alarm(&self, at: Option<Instant>) {
         let mut state = self.lock();
-        let is_earlier = at.is_some_and(|at| state.alarm.is_none_or(|before| at < before));
+        let is_earlier = at.is_some_and(|at| state.sleeps_until.is_none_or(|until| at < until));
         state.alarm = at;
         if is_earlier {
             self.wake(state);
@@ -161,7 +163,7 @@ impl Queue {
         let mut state = self.lock();
         while state.requests.is_empty() && state.closed.is_none() {
             let left = state.alarm.map(|alarm| alarm.saturating_duration_since(Instant::now()));
-            state.thread_sleeps = true;
+            (state.thread_sleeps, state.sleeps_until) = (true, state.alarm);
             state = match left {
                 None => self.thread.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(Duration::ZERO) => break,
@@ -175,18 +177,19 @@ impl Queue {
     pub(crate) async fn wait_in_task(&self) {
         loop {
             let alarm = {
-                let state = self.lock();
-                if !state.requests.is_empty() || state.closed.is_some() {
+                let mut state = self.lock();
+                let is_due = state.alarm.is_some_and(|alarm| alarm <= Instant::now());
+                if !state.requests.is_empty() || state.closed.is_some() || is_due {
                     return;
                 }
+                state.sleeps_until = state.alarm;
                 state.alarm
             };
             match alarm {
                 None => self.task.notified().await,
                 Some(alarm) => {
-                    if tokio::time::timeout_at(alarm, self.task.notified()).await.is_err() {
-                        return;
-                    }
+                    // Whether it rang is seen above: it may have been set to a later time.
+                    let _ = tokio::time::timeout_at(alarm, self.task.notified()).await;
                 }
             }
         }

@@ -139,7 +139,9 @@ impl Writer {
     }
 
     fn deadline(&self) -> Option<tokio::time::Instant> {
-        [self.owed, self.tip_due, self.space.deadline()].into_iter().flatten().min()
+        // While there is traffic, the tip is written with it.
+        let tip_due = self.tip_due.map(|due| due + TIP_EVERY);
+        [self.owed, tip_due, self.space.deadline()].into_iter().flatten().min()
     }
 
     fn do_what_is_due(&mut self) {
