@@ -5,6 +5,7 @@
 //! is settled while a commit runs joins the next one.
 
 mod flush;
+mod jumps;
 mod open;
 mod settling;
 mod state;

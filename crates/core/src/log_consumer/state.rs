@@ -5,8 +5,12 @@ use std::{
     sync::Arc,
 };
 
+use tokio::time::Instant;
+
 use super::{
-    LogConsumerOptions, read_ahead,
+    LogConsumerOptions,
+    jumps::Jumps,
+    read_ahead,
     settling::{After, Sent},
 };
 use crate::{
@@ -119,6 +123,7 @@ pub(super) struct State {
     /// This step has left something to commit that nobody else will ask to be committed.
     wants_flush: bool,
     pub(super) last_progress: Time,
+    jumps: Jumps,
     pub(super) failed: Option<PortError>,
     /// Why commits do not get through at the moment.
     pub(super) trouble: Option<PortError>,
@@ -167,6 +172,7 @@ impl State {
             draining: false,
             wants_flush: false,
             last_progress: options.clock.now(),
+            jumps: Jumps::new(options.clock.now(), Instant::now()),
             failed: None,
             trouble: None,
             options,
@@ -175,6 +181,9 @@ impl State {
 
     /// What to do now, given the log's tip and the time, and whether something is to be committed.
     pub(super) fn step(&mut self, max: usize, tip: Position, now: Time) -> (Step, bool) {
+        if self.jumps.look(now, Instant::now()) {
+            tracing::warn!(worker = %self.options.worker, "the wall clock was set; due times go by the new time");
+        }
         let step = self.next_step(max, tip, now);
         (step, std::mem::take(&mut self.wants_flush))
     }
@@ -475,6 +484,7 @@ impl State {
             parked: self.parked,
             suspects: self.suspects.len() as u32 + u32::from(self.suspect_running.is_some()),
             last_progress: self.last_progress,
+            clock_jumps: self.jumps.count(),
             error: self.failed.clone().or_else(|| self.trouble.clone()).or(full),
         }
     }

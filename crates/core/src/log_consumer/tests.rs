@@ -1,6 +1,6 @@
 //! Decisions of the consumer that no well-behaved ledger leads to, or only at the edge of a race.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
@@ -176,4 +176,14 @@ fn a_limited_commit_s_ticket_covers_the_dead_letters_of_what_was_refused() {
     // The first one's dead letter is in the second commit, the second one's in the third.
     let tickets: Vec<_> = commits.iter().map(|(_, ticket)| *ticket).collect();
     assert_eq!(tickets, [0, 1, 2]);
+}
+
+#[test]
+fn a_wall_clock_that_is_set_shows_in_the_status() {
+    let mut state = state(VecDeque::new());
+    let now = state.options.clock.now();
+    for (now, jumps) in [(now, 0), (now + Duration::from_secs(3_600), 1), (now, 2), (now, 2)] {
+        state.step(1, Position::START, now);
+        assert_eq!(state.status(1).clock_jumps, jumps);
+    }
 }
