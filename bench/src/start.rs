@@ -3,10 +3,12 @@
 use std::{
     path::{Path, PathBuf},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
+use outboard_embedded::{Options, format::DATABASE};
+use rusqlite::{Connection, config::DbConfig};
 
 use crate::{
     http::request,
@@ -37,6 +39,11 @@ const SETTLE: Duration = Duration::from_secs(2);
 
 /// How often the metrics are asked for the first consumption.
 const LOOK_AGAIN: Duration = Duration::from_micros(500);
+
+/// How long the write-ahead log may take to fill while a reader holds it up.
+const FULL_AFTER: Duration = Duration::from_secs(30);
+
+const MEGABYTE: f64 = (1 << 20) as f64;
 
 /// The program and the data directory that it is started on.
 struct Starts {
@@ -110,18 +117,21 @@ impl Starts {
                 // Its connections break when the server is killed: that is no error here.
                 let loading = scope.spawn(|| load.as_fast_as_possible().is_err());
                 thread::sleep(KILL_AFTER.mul_f64(self.scale));
+                let reader = SlowReader::begin(&self.directory)?;
+                let full = wait_for_full(&self.directory);
                 server.process.kill()?;
+                reader.end()?;
                 ensure!(loading.join().expect("the load does not panic"), "the load ended before the kill");
-                Ok(())
+                full
             })?;
-            wal_megabytes.push(file_megabytes(&self.directory.join("outboard.db-wal"))?);
+            wal_megabytes.push(wal_megabytes_in(&self.directory)?);
             let mut server = self.start()?;
             ready.push(milliseconds(server.ready_after));
             consuming.push(milliseconds(first_consumption(&server)?));
             server.process.terminate()?;
         }
         let note = format!(
-            "killed with -9 under load from 32 connections; the WAL file had {:.0} MB",
+            "killed with -9 under load from 32 connections; the WAL, held up by a reader, had {:.0} MB",
             wal_megabytes.median()
         );
         let row =
@@ -183,6 +193,40 @@ fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-fn file_megabytes(path: &Path) -> Result<f64> {
-    Ok(std::fs::metadata(path).context("there is no write-ahead log")?.len() as f64 / f64::from(1 << 20))
+/// Another program that reads the database and does not come to an end: the write-ahead log cannot begin again
+/// meanwhile, and fills.
+struct SlowReader(Connection);
+
+impl SlowReader {
+    fn begin(directory: &Path) -> Result<Self> {
+        let connection = Connection::open(directory.join(DATABASE))?;
+        // The write-ahead log is to be left as the kill left it.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        connection.execute_batch("BEGIN; SELECT 1 FROM messages LIMIT 1")?;
+        Ok(Self(connection))
+    }
+
+    /// After the kill, so that nothing shrinks the write-ahead log before, and so that the next start finds
+    /// nobody who has its index in memory.
+    fn end(self) -> Result<()> {
+        self.0.close().map_err(|(_, error)| error.into())
+    }
+}
+
+/// Waits until the write-ahead log has the size to which Outboard limits it.
+fn wait_for_full(directory: &Path) -> Result<()> {
+    let (began, full) = (Instant::now(), Options::default().wal_bytes as f64 / MEGABYTE);
+    loop {
+        let megabytes = wal_megabytes_in(directory)?;
+        if megabytes >= full {
+            return Ok(());
+        }
+        ensure!(began.elapsed() < FULL_AFTER, "the write-ahead log has {megabytes:.1} MB only");
+        thread::sleep(LOOK_AGAIN);
+    }
+}
+
+fn wal_megabytes_in(directory: &Path) -> Result<f64> {
+    let path = directory.join(format!("{DATABASE}-wal"));
+    Ok(std::fs::metadata(path).context("there is no write-ahead log")?.len() as f64 / MEGABYTE)
 }
