@@ -84,6 +84,8 @@ pub struct ConsumerInfo {
     pub suspects: u32,
     /// When it last delivered or committed something.
     pub last_progress: Time,
+    /// How often the wall clock was seen to jump.
+    pub clock_jumps: u64,
     /// Why it does not deliver, if something is wrong.
     pub error: Option<String>,
 }
@@ -101,6 +103,7 @@ impl From<Status> for ConsumerInfo {
             parked: status.parked,
             suspects: status.suspects,
             last_progress: status.last_progress,
+            clock_jumps: status.clock_jumps,
             error: status.error.map(|error| error.to_string()),
         }
     }
