@@ -103,8 +103,7 @@ impl Embedded {
     /// Who opened the disk before writes nothing from now on.
     pub async fn memory(disk: &MemoryDisk, options: Options) -> Result<Self, OpenError> {
         let seat = Arc::new(open::memory(disk, options)?);
-        let writer = seat.clone();
-        tokio::spawn(async move { writer.run_in_task().await });
+        tokio::spawn(seat.run_in_task());
         Ok(Self { handle: Arc::new(Handle { seat, thread: Mutex::default() }) })
     }
 
@@ -127,8 +126,10 @@ impl Embedded {
 
     /// Appends as [`Log::append`] does, and blocks this thread until the messages are durable.
     ///
-    /// For threads outside a runtime: when nobody else writes, the transaction is written on this thread, which
-    /// spares two changes of threads.
+    /// For threads outside a runtime: it blocks, as a task must not. When nobody else writes, the transaction is
+    /// written on this thread, which spares two changes of threads; this thread then also writes what was
+    /// enqueued before, and checkpoints if that is due, which takes some milliseconds. Errors as for
+    /// [`Log::append`].
     ///
     /// ```
     /// # let open = async |path| outboard_embedded::Embedded::open(path, Default::default()).await;

@@ -42,7 +42,9 @@ use crate::{
     tip_file::{Mark, TipFile},
 };
 
-/// How long a new tip waits to be written to its file, so that a fast writer does it once for many.
+/// How long a new tip waits to be written to its file with the next batch, so that a fast writer does it once for
+/// many; twice this when no batch comes, so that the thread that sleeps until then need not wake while others
+/// write.
 const TIP_EVERY: Duration = Duration::from_millis(2);
 
 /// What a writer starts with: read from the database when it was opened.
@@ -118,6 +120,11 @@ impl Writer {
         })
     }
 
+    /// Whether a thread steps it; a task otherwise.
+    pub(crate) fn has_thread(&self) -> bool {
+        matches!(self.place, Place::Directory { .. })
+    }
+
     /// Writes what waits, up to one transaction's worth, or does what is due though nobody asks. Returns whether
     /// to go on.
     pub(crate) fn turn(&mut self) -> bool {
@@ -139,7 +146,6 @@ impl Writer {
     }
 
     fn deadline(&self) -> Option<tokio::time::Instant> {
-        // While there is traffic, the tip is written with it.
         let tip_due = self.tip_due.map(|due| due + TIP_EVERY);
         [self.owed, tip_due, self.space.deadline()].into_iter().flatten().min()
     }
