@@ -38,7 +38,7 @@ use outboard_http::{
 pub use outboard_http::{Client, ClientConfig, Secret, Target};
 
 use crate::{
-    handler::{Attempt, BoxFuture, Handled, Handler},
+    handler::{Attempt, BoxFuture, Handled, Handler, Unwell},
     outcome::Outcome,
 };
 
@@ -142,7 +142,7 @@ impl Handler for Forward {
         Box::pin(async move { inner.deliver(&attempt).await.into() })
     }
 
-    fn probe(&self) -> Option<BoxFuture<Result<(), String>>> {
+    fn probe(&self) -> Option<BoxFuture<Result<(), Unwell>>> {
         self.0.probe.as_ref()?;
         let inner = Arc::clone(&self.0);
         Some(Box::pin(async move { inner.ask().await }))
@@ -181,15 +181,15 @@ impl Inner {
         headers
     }
 
-    async fn ask(&self) -> Result<(), String> {
+    async fn ask(&self) -> Result<(), Unwell> {
         let target = self.probe.as_ref().expect("it is asked only with a probe URL");
         let headers = self.own_headers.clone();
         let (method, timeout) = (Method::GET, Some(PROBE_TIMEOUT));
         let call = Call { target, method, headers, body: bytes::Bytes::new(), timeout };
         match self.client.send(call).await {
             Ok(answer) if answer.status.is_success() => Ok(()),
-            Ok(answer) => Err(format!("the probe {}", answer::told(&answer))),
-            Err(error) => Err(format!("the probe failed: {error}")),
+            Ok(answer) => Err(Unwell::Said(format!("the probe {}", answer::told(&answer)))),
+            Err(error) => Err(answer::unwell(&error)),
         }
     }
 

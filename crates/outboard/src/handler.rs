@@ -44,7 +44,22 @@ pub trait Handler: Send + Sync + fmt::Debug + 'static {
 
     /// Asks the target whether it is well, apart from any message. `None` when there is nothing to ask: then the
     /// messages themselves are the probes.
-    fn probe(&self) -> Option<BoxFuture<Result<(), String>>> {
+    fn probe(&self) -> Option<BoxFuture<Result<(), Unwell>>> {
         None
     }
+}
+
+/// Why a target that was asked does not count as well, in words.
+///
+/// ```
+/// use outboard::Unwell;
+/// let unwell = Unwell::Said("the probe answered 503".into());
+/// assert_ne!(unwell, Unwell::Silent("the probe answered 503".into()));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unwell {
+    /// The target said so, or is not there: messages that failed beside it are free of blame.
+    Said(String),
+    /// Nothing was heard of it. It may be slow, or busy with a bad message, so this clears no message.
+    Silent(String),
 }

@@ -87,7 +87,7 @@ pub use app::{App, AppError, Running};
 pub use command::Command;
 pub use context::{Context, Tick};
 pub use executor::{AppState, ExecuteError, Executor};
-pub use handler::{Attempt, Handled, Handler};
+pub use handler::{Attempt, Handled, Handler, Unwell};
 pub use keys::{KeyError, Keys};
 pub use outboard_core as core;
 pub use outboard_derive::Command;

@@ -55,8 +55,8 @@ pub(crate) enum Event {
     ProbeFailed { delivery: Delivery, failed: Failed, spent: Spent },
     /// The target was asked and is well.
     Well,
-    /// The target was asked and is not well, or did not answer in time.
-    Sick { reason: Arc<str>, spent: Spent },
+    /// The target was asked and is not well: by its own word, or since none came.
+    Sick { reason: Arc<str>, spent: Spent, is_said: bool },
 }
 
 /// What the loop has to do.
@@ -118,10 +118,10 @@ pub(crate) struct Outage {
     is_probing: bool,
     /// The slowest success of late, if there was one; sinks by a sixty-fourth with each faster one.
     slowest: Option<Duration>,
-    /// Messages that failed before others succeeded, and with no outage to blame. Their next failures are their own: they
-    /// count, and say nothing about the target. Without this, a few bad messages that nothing else runs beside would open an outage that
-    /// nothing ends, and would have their attempts given back for ever. It holds for failures that a message can
-    /// cause; a target that is not there speaks for itself.
+    /// Messages that failed before others succeeded, and with no outage to blame. Their next failures are their own:
+    /// they count, and say nothing about the target. Without this, a few bad messages that nothing else runs beside
+    /// would open an outage that nothing ends, and would have their attempts given back for ever. It holds for failures
+    /// that a message can cause; a target that is not there speaks for itself.
     doubtful: BTreeSet<u64>,
 }
 
@@ -281,7 +281,7 @@ impl Outage {
                 Reaction::Nothing
             }
             Event::ProbeFailed { delivery, failed, spent } => self.probe_failed(delivery, failed, spent),
-            Event::Sick { reason, spent } => self.sick(now, reason, spent),
+            Event::Sick { reason, spent, is_said } => self.sick(now, reason, spent, is_said),
         }
     }
 
@@ -385,15 +385,18 @@ impl Outage {
         }
     }
 
-    fn sick(&mut self, now: Instant, reason: Arc<str>, spent: Spent) -> Reaction {
+    fn sick(&mut self, now: Instant, reason: Arc<str>, spent: Spent, is_said: bool) -> Reaction {
         self.probe_ended();
         let pace = self.pace();
         match &mut self.phase {
             Phase::Open(open) => {
-                // Whatever was said, however late, is no sign of a target that hangs: so slow its good answers may be, too.
+                // Only a question that ran out of time can show that the target hangs. An answer that came late does
+                // not: its good answers may take as long.
                 let took = if spent.is_expired { spent.took } else { Duration::ZERO };
                 open.patience.failed(pace, Spent { took, ..spent });
-                open.evidence.target_said_so();
+                if is_said {
+                    open.evidence.target_said_so();
+                }
                 Reaction::Nothing
             }
             // A success came while the target was asked; the next failure asks again.
@@ -402,7 +405,11 @@ impl Outage {
                 let give_back = streak.attempts();
                 let reaction =
                     self.open_with(now, reason, Patience::default(), Opening { last: None, give_back });
-                if let Phase::Open(open) = &mut self.phase {
+                // Silence opens an outage, but even a whole timeout of it clears no message: the target may be busy with
+                // the very one that it cannot digest.
+                if let Phase::Open(open) = &mut self.phase
+                    && is_said
+                {
                     open.evidence.target_said_so();
                 }
                 reaction

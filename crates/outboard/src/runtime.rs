@@ -34,7 +34,7 @@ pub use self::{
     info::{ConsumerInfo, Counters, MAX_RUNNING_SHOWN, WorkerInfo, WorkerState},
 };
 use crate::{
-    handler::Handler,
+    handler::{Handler, Unwell},
     outage::{Event, Outage, Spent},
     policy::Policy,
 };
@@ -269,7 +269,7 @@ async fn answer_of(asking: &mut Option<oneshot::Receiver<Answered>>) -> Answered
     match asking {
         Some(answer) => answer.await.unwrap_or_else(|_| {
             let spent = Spent { took: Duration::ZERO, is_expired: false };
-            Err(("the question was dropped".into(), spent))
+            Err((Unwell::Silent("the question was dropped".into()), spent))
         }),
         None => std::future::pending().await,
     }

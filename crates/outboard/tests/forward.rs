@@ -13,7 +13,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use outboard::{
-    Attempt, Done, Failure, Handler, Outcome,
+    Attempt, Done, Failure, Handler, Outcome, Unwell,
     forward::{
         Client, ClientConfig, Forward, ForwardConfig, PROBE_TIMEOUT, RESERVED_HEADERS, Secret, Target,
     },
@@ -304,7 +304,8 @@ async fn a_probe_asks_its_own_url() {
         forward(config).probe().unwrap().await
     };
     assert_eq!(probe("/up").await, Ok(()));
-    assert_eq!(probe("/").await, Err("the probe answered 503 Service Unavailable: warming up".into()));
+    let said = "the probe answered 503 Service Unavailable: warming up";
+    assert_eq!(probe("/").await, Err(Unwell::Said(said.into())));
 }
 
 #[tokio::test(start_paused = true)]
@@ -317,7 +318,8 @@ async fn a_probe_that_hangs_fails_in_time() {
     let begun = tokio::time::Instant::now();
     let probed =
         forward(ForwardConfig { probe: Some(url.clone()), ..ForwardConfig::to(url) }).probe().unwrap();
-    assert!(probed.await.unwrap_err().contains("timeout"));
+    let Err(Unwell::Silent(reason)) = probed.await else { panic!("nothing is heard of it") };
+    assert!(reason.contains("timeout"), "{reason}");
     assert_eq!(begun.elapsed().as_secs(), PROBE_TIMEOUT.as_secs());
 }
 

@@ -7,7 +7,10 @@ use std::{
 
 use outboard_http::{Answer, ClientError, retry_after::retry_after};
 
-use crate::outcome::{Cause, Done, Failure, Outcome};
+use crate::{
+    handler::Unwell,
+    outcome::{Cause, Done, Failure, Outcome},
+};
 
 /// A receiver cannot ask for a longer wait.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
@@ -37,6 +40,18 @@ pub(super) fn failure(error: &ClientError) -> Failure {
         _ => Cause::Target,
     };
     Failure::Retry { reason: error.to_string().into(), after: None, cause }
+}
+
+/// Sorts an error of a probe: whether it is as good as the receiver's word.
+pub(super) fn unwell(error: &ClientError) -> Unwell {
+    let reason = format!("the probe failed: {error}");
+    match error {
+        // A receiver that lets a connection wait or drop may be busy with a message, or be ended by it.
+        ClientError::Timeout { .. } | ClientError::Closed { .. } | ClientError::TooManyOrigins { .. } => {
+            Unwell::Silent(reason)
+        }
+        _ => Unwell::Said(reason),
+    }
 }
 
 fn again(answer: &Answer, now: SystemTime, cause: Cause) -> Failure {
@@ -170,6 +185,22 @@ mod tests {
             let text = error.to_string();
             let Failure::Retry { reason, after: None, cause } = failure(&error) else { panic!("{error:?}") };
             assert_eq!((&*reason, cause), (&*text, expected));
+        }
+    }
+
+    #[test]
+    fn silence_is_not_the_receivers_word() {
+        use outboard_http::client::Phase;
+        let timeout = |phase| ClientError::Timeout { phase, after: Duration::from_secs(2) };
+        let refused = ClientError::Refused { origin: "host:80".into() };
+        assert!(matches!(unwell(&refused), Unwell::Said(reason) if reason.contains("refused")));
+        for error in [
+            timeout(Phase::Connecting),
+            timeout(Phase::Answering),
+            ClientError::Closed { cause: "reset".into() },
+            ClientError::TooManyOrigins { limit: 1 },
+        ] {
+            assert!(matches!(unwell(&error), Unwell::Silent(_)), "{error}");
         }
     }
 }

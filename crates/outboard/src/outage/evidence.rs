@@ -16,7 +16,7 @@ pub(super) enum Past {
 ///
 /// Bad messages fail also while the target is well, so the failures that open an outage may be theirs. It takes more: so
 /// many others that never failed before did so as probes; or one that failed in the outage was done in the end; or the
-/// target was asked and said so.
+/// target was asked and said so. Its silence is no such word: it may be slow, or busy with a bad message.
 #[derive(Debug, Default)]
 pub(super) struct Evidence {
     /// Of the probe that is under way, or was the last.

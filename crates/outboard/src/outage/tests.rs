@@ -48,7 +48,12 @@ fn quickly() -> Spent {
 }
 
 fn sick(reason: &str) -> Event {
-    Event::Sick { reason: reason.into(), spent: quickly() }
+    Event::Sick { reason: reason.into(), spent: quickly(), is_said: true }
+}
+
+/// Nothing was heard of the target for so long.
+fn silent(took: Duration, is_expired: bool) -> Event {
+    Event::Sick { reason: "no answer".into(), spent: Spent { took, is_expired }, is_said: false }
 }
 
 fn ids<'a>(deliveries: impl IntoIterator<Item = &'a Delivery>) -> Vec<u64> {

@@ -7,12 +7,12 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{Runtime, info::count, verdict::panic_text};
 use crate::{
-    handler::Handler,
+    handler::{Handler, Unwell},
     outage::{Event, Probe, Spent},
 };
 
-/// What a target that was asked said; if it is not well, why, and how long it took to say so.
-pub(super) type Answered = Result<(), (Arc<str>, Spent)>;
+/// What a target that was asked said; if it is not well, why, and how long it took to find out.
+pub(super) type Answered = Result<(), (Unwell, Spent)>;
 
 impl Runtime {
     pub(super) fn probe_due(&self) -> Option<Instant> {
@@ -45,7 +45,10 @@ impl Runtime {
         self.asking = None;
         let event = match answer {
             Ok(()) => Event::Well,
-            Err((reason, spent)) => Event::Sick { reason, spent },
+            Err((Unwell::Said(reason), spent)) => Event::Sick { reason: reason.into(), spent, is_said: true },
+            Err((Unwell::Silent(reason), spent)) => {
+                Event::Sick { reason: reason.into(), spent, is_said: false }
+            }
         };
         self.tell(Instant::now(), event);
     }
@@ -65,11 +68,11 @@ async fn ask(handler: Arc<dyn Handler>, limit: Duration) -> Answered {
             None => Ok(Ok(())),
         }
     });
-    let (reason, is_expired) = match question.catch_unwind().await {
+    let (unwell, is_expired) = match question.catch_unwind().await {
         Ok(Ok(Ok(()))) => return Ok(()),
-        Ok(Ok(Err(reason))) => (reason, false),
-        Ok(Err(_elapsed)) => (format!("the probe did not answer within {limit:?}"), true),
-        Err(payload) => (format!("the probe panicked: {}", panic_text(&*payload)), false),
+        Ok(Ok(Err(unwell))) => (unwell, false),
+        Ok(Err(_elapsed)) => (Unwell::Silent(format!("the probe did not answer within {limit:?}")), true),
+        Err(payload) => (Unwell::Silent(format!("the probe panicked: {}", panic_text(&*payload))), false),
     };
-    Err((reason.into(), Spent { took: began.elapsed(), is_expired }))
+    Err((unwell, Spent { took: began.elapsed(), is_expired }))
 }

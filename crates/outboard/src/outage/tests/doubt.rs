@@ -147,3 +147,29 @@ fn a_target_that_says_that_it_is_sick_leaves_no_doubt() {
     world.on(Event::Well);
     assert!(!opens_again(&mut world, 1..=10));
 }
+
+#[test]
+fn a_question_that_runs_out_of_time_is_no_word_of_the_target() {
+    // An outage that the failures opened, and then the question takes longer than it may, before it is answered.
+    let mut world = World::with(32, true);
+    world.open();
+    let limit = world.probe().1;
+    world.on(silent(limit, true));
+    world.probe();
+    world.on(Event::Well);
+    assert!(!opens_again(&mut world, 1..=10));
+}
+
+#[test]
+fn silence_that_opens_an_outage_clears_nobody() {
+    // The whole timeout long, or as long as whoever asks waits by itself.
+    for (took, is_expired) in [(30 * SECOND, true), (2 * SECOND, false)] {
+        let mut world = World::with(32, true);
+        world.fails(1, Cause::Unavailable);
+        world.probe();
+        assert!(matches!(world.on(silent(took, is_expired)), Reaction::Open(_)));
+        world.probe();
+        world.on(Event::Well);
+        assert!(!opens_again(&mut world, [1; 10]), "silent for {took:?}");
+    }
+}

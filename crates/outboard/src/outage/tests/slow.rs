@@ -19,12 +19,12 @@ impl World {
     fn probe_expires(&mut self) -> Duration {
         let (delivery, limit) = self.probe();
         self.now += limit;
-        let spent = Spent { took: limit, is_expired: true };
         match delivery {
             Some(delivery) => {
+                let spent = Spent { took: limit, is_expired: true };
                 self.on(Event::ProbeFailed { delivery, failed: failed(Cause::Unavailable), spent })
             }
-            None => self.on(Event::Sick { reason: "no answer".into(), spent }),
+            None => self.on(silent(limit, true)),
         };
         limit
     }
@@ -133,6 +133,6 @@ fn asking_may_take_longer_each_time_and_begins_with_the_whole_time_while_message
     assert_eq!(world.expiring(4), [1, 2, 4, 8]);
     world.probe();
     let spent = Spent { took: 15 * SECOND, is_expired: false };
-    world.on(Event::Sick { reason: "still".into(), spent });
+    world.on(Event::Sick { reason: "still".into(), spent, is_said: true });
     assert_eq!(world.expiring(2), [1, 2]);
 }

@@ -3,6 +3,7 @@
 use tokio::time::Instant;
 
 use super::*;
+use crate::handler::Unwell;
 
 /// A target that a test makes sick and well.
 #[derive(Debug, Clone, Default)]
@@ -72,13 +73,13 @@ impl Handler for Target {
         })
     }
 
-    fn probe(&self) -> Option<BoxFuture<Result<(), String>>> {
+    fn probe(&self) -> Option<BoxFuture<Result<(), Unwell>>> {
         let target = self.clone();
         self.can_be_asked.then(|| -> BoxFuture<_> {
             Box::pin(async move {
                 target.asked.fetch_add(1, Ordering::SeqCst);
                 pass(target.thinks).await;
-                if target.mood() == Mood::Well { Ok(()) } else { Err("down".into()) }
+                if target.mood() == Mood::Well { Ok(()) } else { Err(Unwell::Said("down".into())) }
             })
         })
     }
@@ -274,4 +275,30 @@ async fn a_target_that_thinks_before_it_says_that_it_is_well_is_believed() {
     target.feel(Mood::Well);
     until_handled(&handle, 51).await;
     assert!(back.elapsed() < 6 * SECOND, "{:?}", back.elapsed());
+}
+
+/// Answers each message with 503, whatever its probe says.
+#[derive(Debug)]
+struct Picky(Target);
+
+impl Handler for Picky {
+    fn handle(&self, _attempt: Attempt) -> BoxFuture<Handled> {
+        Box::pin(async {
+            Err(Failure::Retry { reason: "503".into(), after: None, cause: Cause::Unavailable }).into()
+        })
+    }
+
+    fn probe(&self) -> Option<BoxFuture<Result<(), Unwell>>> {
+        self.0.probe()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_message_ends_as_a_dead_letter_although_the_target_thinks_before_it_says_that_it_is_well() {
+    let world = World::new().await;
+    let target = Target { can_be_asked: true, thinks: 1_300 * MS, ..Target::default() };
+    let handle = world.start(forwarding(4), Picky(target)).await;
+    world.append(1).await;
+    let info = until(&handle, |info| info.counters.dead == 1 || info.counters.outages == 3).await;
+    assert_eq!((info.counters.dead, info.counters.outages), (1, 1));
 }
