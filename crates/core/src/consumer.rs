@@ -162,7 +162,8 @@ pub struct Status {
     pub suspects: u32,
     /// When it last delivered or committed something.
     pub last_progress: Time,
-    /// How often the wall clock was seen to jump, in either direction; whatever waits for a due time goes by the new one.
+    /// How often the wall clock was seen to jump, in either direction: it was set, or the machine was suspended. Due
+    /// times go by the new time.
     pub clock_jumps: u64,
     /// Why it does not deliver, if something is wrong: a full table, a backend that is away.
     pub error: Option<PortError>,

@@ -155,9 +155,12 @@ fn workers(text: &mut Text, infos: &[WorkerInfo], tip: u64) {
             tip.saturating_sub(info.consumer.low.0)
         }),
         ("outboard_worker_parked", Gauge, "Parked messages.", |info, _| info.consumer.parked),
-        ("outboard_worker_clock_jumps_total", Counter, "Jumps of the wall clock that it saw.", |info, _| {
-            info.consumer.clock_jumps
-        }),
+        (
+            "outboard_worker_clock_jumps_total",
+            Counter,
+            "Jumps of the wall clock that it saw: it was set, or the machine was suspended.",
+            |info, _| info.consumer.clock_jumps,
+        ),
         ("outboard_worker_in_flight", Gauge, "Messages claimed and not settled.", |info, _| {
             info.consumer.unsettled.into()
         }),

@@ -1,10 +1,12 @@
-//! Whether the wall clock was set: it is held against the monotonic one at every look.
+//! Whether the wall clock jumped: it is held against the monotonic one at every look.
+//!
+//! It was set then, or the machine was suspended: the monotonic clock stands still meanwhile. The two look the same.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::time::Time;
+use crate::{ledger::WorkerName, time::Time};
 
 /// Less than this is no jump: the two clocks are read one after the other, and a thread may be held up in between.
 const TOLERANCE: Duration = Duration::from_secs(1);
@@ -31,15 +33,41 @@ impl Jumps {
         self.count
     }
 
-    /// Looks at both clocks. Whether the wall clock has jumped since the last look, in either direction.
-    pub(super) fn look(&mut self, wall: Time, steady: Instant) -> bool {
+    /// Looks at both clocks. How the wall clock has jumped since the last look, if it has.
+    pub(super) fn look(&mut self, wall: Time, steady: Instant) -> Option<Jump> {
         let passed = steady.saturating_duration_since(self.steady);
         let expected = self.wall + passed;
-        let apart = wall.since(expected).max(expected.since(wall));
+        let jump = Jump { forward: wall.since(expected), back: expected.since(wall) };
         (self.wall, self.steady) = (wall, steady);
-        let has_jumped = apart > TOLERANCE + passed / SLEW;
+        let has_jumped = jump.forward.max(jump.back) > TOLERANCE + passed / SLEW;
         self.count += u64::from(has_jumped);
-        has_jumped
+        has_jumped.then_some(jump)
+    }
+
+    /// Looks, and tells the log of a jump.
+    pub(super) fn look_and_tell(&mut self, worker: &WorkerName, wall: Time, steady: Instant) {
+        if let Some(jump) = self.look(wall, steady) {
+            tracing::warn!(
+                %worker,
+                "the wall clock jumped by {jump} (it was set, or the machine was suspended); \
+                 due times go by the new time"
+            );
+        }
+    }
+}
+
+/// How far the wall clock went in no time; one of the two is zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Jump {
+    forward: Duration,
+    back: Duration,
+}
+
+/// `+3600.0 s`, `-90.0 s`.
+impl fmt::Display for Jump {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (sign, size) = if self.forward > self.back { ('+', self.forward) } else { ('-', self.back) };
+        write!(f, "{sign}{:.1} s", size.as_secs_f64())
     }
 }
 
@@ -54,12 +82,11 @@ mod tests {
     fn a_clock_that_is_set_is_counted_once_in_either_direction() {
         let start = Instant::now();
         let mut jumps = Jumps::new(NOON, start);
-        assert!(jumps.look(NOON + HOUR, start + Duration::from_secs(30)), "forward");
-        assert!(
-            !jumps.look(NOON + HOUR + HOUR, start + Duration::from_secs(30) + HOUR),
-            "it goes on from there"
-        );
-        assert!(jumps.look(NOON, start + Duration::from_secs(31) + HOUR), "back");
+        let mut told = |wall, after| jumps.look(wall, start + after).map(|jump| jump.to_string());
+        let half_a_minute = Duration::from_secs(30);
+        assert_eq!(told(NOON + HOUR, half_a_minute).as_deref(), Some("+3570.0 s"));
+        assert_eq!(told(NOON + HOUR + HOUR, half_a_minute + HOUR), None, "it goes on from there");
+        assert_eq!(told(NOON, half_a_minute + HOUR).as_deref(), Some("-7200.0 s"));
         assert_eq!(jumps.count(), 2);
     }
 
@@ -67,8 +94,8 @@ mod tests {
     fn a_slow_look_and_a_clock_that_is_put_right_slowly_are_no_jumps() {
         let start = Instant::now();
         let mut jumps = Jumps::new(NOON, start);
-        assert!(!jumps.look(NOON + Duration::from_millis(900), start));
-        assert!(!jumps.look(NOON + HOUR * 24 + Duration::from_secs(40), start + HOUR * 24));
+        assert_eq!(jumps.look(NOON + Duration::from_millis(900), start), None);
+        assert_eq!(jumps.look(NOON + HOUR * 24 + Duration::from_secs(40), start + HOUR * 24), None);
         assert_eq!(jumps.count(), 0);
     }
 }

@@ -181,9 +181,7 @@ impl State {
 
     /// What to do now, given the log's tip and the time, and whether something is to be committed.
     pub(super) fn step(&mut self, max: usize, tip: Position, now: Time) -> (Step, bool) {
-        if self.jumps.look(now, Instant::now()) {
-            tracing::warn!(worker = %self.options.worker, "the wall clock was set; due times go by the new time");
-        }
+        self.jumps.look_and_tell(&self.options.worker, now, Instant::now());
         let step = self.next_step(max, tip, now);
         (step, std::mem::take(&mut self.wants_flush))
     }

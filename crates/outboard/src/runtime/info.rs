@@ -84,7 +84,7 @@ pub struct ConsumerInfo {
     pub suspects: u32,
     /// When it last delivered or committed something.
     pub last_progress: Time,
-    /// How often the wall clock was seen to jump.
+    /// How often the wall clock was seen to jump: it was set, or the machine was suspended.
     pub clock_jumps: u64,
     /// Why it does not deliver, if something is wrong.
     pub error: Option<String>,
