@@ -32,6 +32,10 @@ pub enum Bug {
     OutageKeepsAttempts,
     /// A suspect runs beside others, without its row.
     SuspectsRunTogether,
+    /// Due messages take as many claims as they get.
+    DueWithoutShare,
+    /// A commit takes whatever is pending, however large.
+    CommitUnbounded,
 }
 
 #[cfg(feature = "planted-bugs")]

@@ -2,15 +2,19 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::{
     Backend,
     consumer::{dead_of, ids, retry, settle, settle_with, take},
     waits,
 };
 use crate::{
-    Consumer, NewMessage, Position, Settlement, Verdict,
+    Consumer, LogConsumer, NewMessage, Position, Settlement, TypeSet, Verdict,
     consumer::Effects,
-    ledger::{DeadQuery, Guard, KeyWrite},
+    fault::{Faults, Point},
+    ledger::{DeadQuery, Guard, KeyWrite, Start},
+    log_consumer::LogConsumerOptions,
     pattern::MAX_TYPE_BYTES,
 };
 
@@ -74,6 +78,29 @@ pub async fn an_impossible_append_is_a_dead_letter(backend: &dyn Backend) {
     }
     assert_eq!(dead_of(&ports).await, [2]);
     assert_eq!(ids(&take(&consumer, 2).await), [4, 5], "what the others append");
+    assert_eq!(consumer.status().low, Position(3));
+}
+
+/// What does not fit into one commit goes in several, so that nobody else's waits for all of it.
+pub async fn large_effects_commit_apart(backend: &dyn Backend) {
+    let ports = backend.open().await;
+    ports.append(&["a/a"; 3]).await;
+    let faults = Faults::counting();
+    let options = LogConsumerOptions {
+        start: Start::Beginning,
+        faults: faults.clone(),
+        ..LogConsumerOptions::new("w", TypeSet::all(), ports.clock.clone())
+    };
+    let opened = LogConsumer::open(ports.log.clone(), ports.ledger.clone(), options).await;
+    let consumer = opened.expect("the consumer opens");
+    for (delivery, key) in take(&consumer, 3).await.iter().zip(["a", "b", "c"]) {
+        let large = format!("\"{}\"", "x".repeat(3 << 19));
+        let effects = writes(KeyWrite::Set(key.into(), large.into()));
+        consumer.settle(Settlement { tag: delivery.tag, verdict: Verdict::Done, effects });
+    }
+    consumer.drain(Instant::now() + Duration::from_secs(20)).await.expect("drains");
+    let commits = faults.hits().into_iter().find(|(point, _)| *point == Point::UnitsBuilt);
+    assert_eq!(commits, Some((Point::UnitsBuilt, 3)), "two are more than 2 MiB");
     assert_eq!(consumer.status().low, Position(3));
 }
 

@@ -119,7 +119,8 @@ macro_rules! conformance {
             }
             effects {
                 a_refused_settlement_is_a_dead_letter, a_refused_settlement_s_ticket_covers_its_dead_letter,
-                an_impossible_append_is_a_dead_letter, a_suspect_in_conflict_runs_alone_again,
+                an_impossible_append_is_a_dead_letter, large_effects_commit_apart,
+                a_suspect_in_conflict_runs_alone_again,
             }
             poison {
                 a_crash_repeats_what_was_claimed_alone, a_scheduled_message_is_no_suspect, three_crashes_bury_a_suspect,

@@ -254,7 +254,7 @@ impl State {
         let fits = |sent: &&Sent| {
             let is_first = bytes == 0;
             bytes = bytes.saturating_add(sent.bytes());
-            is_first || bytes <= COMMIT_BYTES
+            is_first || bytes <= COMMIT_BYTES || is_planted(Bug::CommitUnbounded)
         };
         self.units.iter().take_while(fits).count()
     }

@@ -117,6 +117,20 @@ fn suspects_that_run_together_are_caught() {
     });
 }
 
+#[test]
+fn due_messages_without_a_share_are_caught() {
+    fails(Bug::DueWithoutShare, |backend| {
+        Box::pin(conformance::sharing::due_messages_keep_to_their_share(backend))
+    });
+}
+
+#[test]
+fn a_commit_without_a_limit_is_caught() {
+    fails(Bug::CommitUnbounded, |backend| {
+        Box::pin(conformance::effects::large_effects_commit_apart(backend))
+    });
+}
+
 /// Whether the process says that it is not ready once a worker has failed for good: here, fenced by another holder.
 async fn a_failed_worker_makes_unready() -> bool {
     let memory = Memory(MemoryDisk::new().expect("memory can be opened"));
