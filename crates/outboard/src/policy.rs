@@ -53,8 +53,9 @@ pub struct OutagePolicy {
     ///
     /// One that did not answer within the whole timeout hangs, and is probed at this pace again. If it was never seen to
     /// succeed, a probe may take the whole timeout after every 60 others: a slow target that hung works again within
-    /// the timeout, 60 probes and what it needs. If it was, that begins only after 900 probes in a row that ran out of
-    /// time, and concerns only a target that came back four times slower than it was.
+    /// the timeout, 60 probes and what it needs. If it was, that begins only after 700 probes in a row that ran out of
+    /// time. Only a target waits for them that came back by itself, without a connection refused or closed in between,
+    /// and four times slower than it was.
     pub probe_every: Duration,
 }
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 /// Once patience is due, so many probes at the usual pace come between two that may take as long as any attempt.
 pub(super) const QUICK_BETWEEN: u32 = 60;
 
-/// After so many probes in a row that ran out of time (a quarter of an hour), patience is due even with a target whose
-/// pace is known.
-pub(super) const LONG: u32 = 900;
+/// After so many probes in a row that ran out of time (ten and a half minutes, one every 900 ms), patience is due even
+/// with a target whose pace is known. Until then it gets at least one probe a second.
+pub(super) const LONG: u32 = 700;
 
 /// What a failed attempt or probe did with its time.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +37,8 @@ pub(super) struct Pace {
 ///
 /// A target that had an attempt's whole time and did not answer hangs: doubling would only keep its return from being
 /// seen. It gets probes at the usual pace, and one with the whole time after every [`QUICK_BETWEEN`]. Where the usual
-/// pace is known from successes there is no need for that before [`LONG`].
+/// pace is known from successes there is no need for that before [`LONG`]: a target that is restarted in between closes
+/// the connection of the probe that waits, or refuses the next one, and is not one that hangs any more.
 #[derive(Debug, Default)]
 pub(super) struct Patience {
     hangs: bool,

@@ -87,6 +87,12 @@ impl HostApp {
         }
     }
 
+    /// Somebody kills it, and it listens again at once, as well as it can be.
+    pub(super) fn restart(&self, work: Duration) {
+        self.feel(Mood::Refusing);
+        self.feel(Mood::Well(work));
+    }
+
     /// How many visits are under way.
     pub(super) fn open(&self) -> usize {
         self.state().open

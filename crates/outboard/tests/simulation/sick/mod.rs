@@ -235,8 +235,8 @@ fn ten_minutes_of_503_over_http() {
 }
 
 /// An app that needs five seconds for each message, sick for so long; how long after its return the first one is done.
-/// `before` says how many messages were done, and quickly, before it fell sick.
-fn slow_return(sickness: Mood, sick: Duration, before: usize) -> Duration {
+/// `before` says how many messages were done, and quickly, before it fell sick; `returns` how it comes back.
+fn slow_return(sickness: Mood, sick: Duration, before: usize, returns: impl FnOnce(&HostApp)) -> Duration {
     runtime().block_on(async {
         let app = HostApp::new();
         let outboard = Outboard::over(&app).await;
@@ -248,7 +248,7 @@ fn slow_return(sickness: Mood, sick: Duration, before: usize) -> Duration {
         outboard.append(100).await;
         until("an outage", async || outboard.is_out()).await;
         pass(sick).await;
-        app.feel(Mood::Well(SLOW_WORK));
+        returns(&app);
         let returned = Instant::now();
         until("the first success", async || app.done() > before).await;
         let took = returned.elapsed();
@@ -262,10 +262,15 @@ fn slow_return(sickness: Mood, sick: Duration, before: usize) -> Duration {
     })
 }
 
+/// By itself: the connections that there are stay as they are.
+fn recovered(app: &HostApp) {
+    app.feel(Mood::Well(SLOW_WORK));
+}
+
 #[test]
 fn a_slow_app_that_refused_is_at_work_within_three_times_what_it_needs() {
     for (sickness, before) in [(Mood::Refusing, 0), (Mood::Unavailable, 0), (Mood::Refusing, 100)] {
-        let took = slow_return(sickness, SICK, before);
+        let took = slow_return(sickness, SICK, before, recovered);
         assert!(took <= 3 * SLOW_WORK + SECOND, "{sickness:?} after {before}: it took {took:?}");
     }
 }
@@ -274,8 +279,25 @@ fn a_slow_app_that_refused_is_at_work_within_three_times_what_it_needs() {
 fn a_slow_app_that_hung_and_was_never_seen_well_is_at_work_within_a_minute_and_a_half() {
     // At every time between two probes that wait long.
     for later in (0..90).step_by(5) {
-        let took = slow_return(Mood::Hanging, (100 + later) * SECOND, 0);
+        let took = slow_return(Mood::Hanging, (100 + later) * SECOND, 0, recovered);
         assert!(took <= 90 * SECOND, "{later} s later: it took {took:?}");
+    }
+}
+
+#[test]
+fn an_app_that_hung_and_is_restarted_cold_is_at_work_within_three_times_what_it_needs() {
+    for (before, seconds) in [(0, 20), (100, 20), (100, 300)] {
+        let restart = |app: &HostApp| app.restart(SLOW_WORK);
+        let took = slow_return(Mood::Hanging, seconds * SECOND, before, restart);
+        assert!(took <= 3 * SLOW_WORK + SECOND, "after {before} and {seconds} s: it took {took:?}");
+    }
+}
+
+#[test]
+fn a_slow_app_that_was_fast_before_it_hung_and_recovers_by_itself_waits_for_eleven_minutes_at_most() {
+    for (seconds, longest) in [(60, 600), (580, 90), (3_000, 90)] {
+        let took = slow_return(Mood::Hanging, seconds * SECOND, 100, recovered);
+        assert!(took <= longest * SECOND, "after {seconds} s: it took {took:?}");
     }
 }
 
