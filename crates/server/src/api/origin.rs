@@ -12,7 +12,8 @@ use http::{
 };
 use outboard_http::{Problem, problem::FieldError};
 
-/// Which web pages may send requests: those that this address serves itself. One for each listener.
+/// Which requests may come in, by their `Origin` and `Host`: those of no web page but this address's own, and on
+/// loopback those to no name that a page may have pointed here. One for each listener.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OriginRule {
     /// Whether only this machine reaches the listener.
@@ -25,13 +26,15 @@ impl OriginRule {
         Self { is_loopback: address.ip().to_canonical().is_loopback() }
     }
 
-    /// Refuses a request that another address's page sends. Costs two look-ups when there is no `Origin`.
+    /// Refuses a request that another address's page sends (problem `origin`), and on loopback one whose `Host` is a
+    /// name that may be anybody's (problem `host`). Costs two look-ups when there is no `Origin`.
     pub(crate) fn check(self, headers: &HeaderMap) -> Result<(), Problem> {
         if headers.contains_key(ORIGIN) {
             self.check_origin(headers)?;
         }
         if self.is_loopback && !headers.get_all(HOST).iter().all(is_no_pages_name) {
             return Err(refused(
+                ("host", "Unknown host name"),
                 "Host",
                 "is a name that any web page may have pointed here; \
                  use localhost or an IP address, and have a proxy in front send one of these",
@@ -48,6 +51,7 @@ impl OriginRule {
         };
         if !headers.get_all(ORIGIN).iter().all(is_own) {
             return Err(refused(
+                FOREIGN_PAGE,
                 "Origin",
                 "names another address than Host: web pages of other addresses may not send requests; \
                  send it from a program without Origin, or through your application",
@@ -55,6 +59,7 @@ impl OriginRule {
         }
         if self.is_loopback && !is_loopback_name(host) {
             return Err(refused(
+                FOREIGN_PAGE,
                 "Origin",
                 "comes with a Host that is not this machine's own name; open the page by localhost, 127.0.0.1 or [::1]",
             ));
@@ -90,9 +95,12 @@ fn name_of(host: &str) -> &str {
     }
 }
 
-fn refused(header: &str, told: &str) -> Problem {
+/// The type and title of the problem that a page of another address gets.
+const FOREIGN_PAGE: (&str, &str) = ("origin", "Not for web pages");
+
+fn refused((kind, title): (&str, &str), header: &str, told: &str) -> Problem {
     let detail = format!("the request's {header} {told}");
-    let mut problem = Problem::new(StatusCode::FORBIDDEN, "origin", "Not for web pages", detail);
+    let mut problem = Problem::new(StatusCode::FORBIDDEN, kind, title, detail);
     problem.errors.push(FieldError::new(header, told));
     problem
 }
@@ -100,6 +108,23 @@ fn refused(header: &str, told: &str) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_problem_tells_a_foreign_page_from_an_unknown_name() {
+        let told = |headers: &[(http::HeaderName, &'static str)]| {
+            let headers = headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value)));
+            let problem =
+                OriginRule { is_loopback: true }.check(&headers.collect()).expect_err("it is refused");
+            (problem.kind, problem.title, problem.errors[0].field.clone())
+        };
+        let said = |kind: &str, title: &str, field: &str| {
+            (format!("urn:outboard:problem:{kind}"), title.to_owned(), field.to_owned())
+        };
+        let unknown = told(&[(HOST, "shop.example")]);
+        assert_eq!(unknown, said("host", "Unknown host name", "Host"));
+        let foreign = told(&[(HOST, "localhost"), (ORIGIN, "http://shop.example")]);
+        assert_eq!(foreign, said("origin", "Not for web pages", "Origin"));
+    }
 
     #[test]
     fn only_pages_of_the_same_address_may_send_requests() {

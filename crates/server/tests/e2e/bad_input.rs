@@ -209,7 +209,7 @@ fn web_pages_of_other_addresses_may_not_send_requests() {
     for (host, origin, part) in &cases {
         for path in ["/commands", "/commands/batch", "/workers/echo/pause", "/dead/1/retry", "/log/verify"] {
             let answer = send("POST", path, host, origin, &server.address);
-            check(&format!("{path} of {origin}"), &answer, 403, &["Origin", part]);
+            check(&format!("{path} of {origin}"), &answer, 403, &["problem:origin", "Origin", part]);
         }
         check(
             "a path that is not there",
@@ -246,7 +246,7 @@ fn a_name_that_a_web_page_may_have_pointed_here_reads_nothing() {
     let foreign = format!("shop.example:{port}");
     for path in PATHS.into_iter().chain(["/x"]) {
         let answer = get(path, Some(&foreign), &server.address);
-        check(path, &answer, 403, &["Host", "localhost or an IP address"]);
+        check(path, &answer, 403, &["problem:host", "Unknown host name", "localhost or an IP address"]);
     }
     check("metrics", &get("/metrics", Some(&foreign), &server.metrics), 403, &["Host", "localhost"]);
     let own =
