@@ -14,9 +14,11 @@ pub(crate) enum ConfigCommand {
     /// Print every key with its value, defaults included; secrets as ***, the queries of URLs as ?….
     #[command(after_help = "\
 Examples:
-  outboard config print > config.yaml
+  outboard config print | less
+  outboard config print --json | jq .workers
 
-The output is JSON, which is YAML, too.")]
+The output is JSON, which is YAML, too. Do not write it over the file that it is read from: the shell empties that
+first, and what is printed holds no secrets.")]
     Print(CheckArgs),
 }
 

@@ -91,6 +91,11 @@ fn every_mistake_names_key_and_place_and_mend() {
         (worker("headers: {Content-Type: x}"), &["`workers[0].headers.Content-Type`", "itself"]),
         (worker("headers: hunter2"), &["`workers[0].headers`", "is not a section"]),
         (worker("secret: hunter2"), &["`workers[0].secret`", "whsec_"]),
+        (worker("secret: '***'"), &["`workers[0].secret`", ":5)", "`config print` masks", "the real one"]),
+        (
+            worker("headers: {x-key: '***'}"),
+            &["`workers[0].headers.x-key`", "`config print` masks", "real one"],
+        ),
         (
             format!("{WORKER}- name: orders\n  types: [a]\n  url: http://h/\n"),
             &["`workers[1].name`", ":5)", "own name"],

@@ -176,6 +176,9 @@ impl fmt::Display for Url {
     }
 }
 
+/// What is printed for a secret.
+const MASK: &str = "***";
+
 /// A text that is never printed.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
@@ -185,6 +188,11 @@ impl Secret {
     /// The text, for the one who signs with it.
     pub(crate) fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it is what is printed for a secret: somebody took a printed configuration for a file.
+    pub(crate) fn is_mask(&self) -> bool {
+        self.0 == MASK
     }
 }
 
@@ -196,13 +204,13 @@ impl From<String> for Secret {
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
+        f.write_str(MASK)
     }
 }
 
 impl Serialize for Secret {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str("***")
+        serializer.serialize_str(MASK)
     }
 }
 

@@ -152,7 +152,17 @@ fn check_name(path: &str, name: &str) -> Result<(), ConfigError> {
     Ok(())
 }
 
+/// Refuses what `config print` shows for a secret: it would sign, or be sent, like any other text.
+fn check_mask(path: &str, secret: &Secret) -> Result<(), ConfigError> {
+    if secret.is_mask() {
+        let problem = "is masked, as `config print` masks secrets";
+        return Err(ConfigError::new(path, problem, "write the real one"));
+    }
+    Ok(())
+}
+
 fn check_secret(path: &str, secret: &Secret) -> Result<(), ConfigError> {
+    check_mask(path, secret)?;
     // The secret itself is not repeated in the error.
     let mend = "write `whsec_` and 24 to 64 random bytes in base64";
     let parsed = secret.expose().parse::<outboard_http::Secret>();
@@ -171,6 +181,7 @@ fn check_headers(path: &str, headers: &BTreeMap<String, Secret>) -> Result<(), C
         if RESERVED_HEADERS.contains(&name) {
             return Err(ConfigError::new(path, "is set by Outboard itself", "remove it"));
         }
+        check_mask(&path, value)?;
         if http::HeaderValue::from_str(value.expose()).is_err() {
             return Err(ConfigError::new(
                 path,
