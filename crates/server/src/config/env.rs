@@ -16,6 +16,9 @@ pub(crate) fn variables() -> Result<Vec<(String, String)>, ConfigError> {
     let mut found = Vec::new();
     for (name, value) in std::env::vars_os() {
         let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else { continue };
+        if value.to_str().is_some_and(|value| is_service_link(name, value)) {
+            continue;
+        }
         let Some(value) = value.to_str() else {
             return Err(ConfigError::new(name, "is not UTF-8", "set it to a text or unset it"));
         };
@@ -23,6 +26,33 @@ pub(crate) fn variables() -> Result<Vec<(String, String)>, ConfigError> {
     }
     found.sort();
     Ok(found)
+}
+
+/// Whether Kubernetes set this variable, not the user: of a Service that is named `outboard` it tells every container
+/// of the namespace, unless the pod says `enableServiceLinks: false`.
+///
+/// Without this a good configuration would be refused for variables that nobody wrote. No key has these names but
+/// `OUTBOARD_PORT`, which people write when they mean `OUTBOARD_API__PORT`: it is a link only with a link's value, such
+/// as `tcp://10.0.0.1:8085`, so that `OUTBOARD_PORT=8085` is still refused.
+fn is_service_link(name: &str, value: &str) -> bool {
+    const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
+    match name.strip_prefix(PREFIX) {
+        Some("SERVICE_HOST" | "SERVICE_PORT") => true,
+        Some("PORT") => value.split_once("://").is_some_and(|(protocol, _)| PROTOCOLS.contains(&protocol)),
+        Some(rest) => {
+            let is_port_name = |port: &str| port.starts_with(|c: char| c.is_ascii_alphanumeric());
+            let is_address = |rest: &str| {
+                let (port, rest) = rest.split_once('_').unwrap_or_default();
+                let (protocol, part) = rest.split_once('_').unwrap_or((rest, ""));
+                port.parse::<u16>().is_ok()
+                    && PROTOCOLS.contains(&protocol.to_ascii_lowercase().as_str())
+                    && ["", "ADDR", "PORT", "PROTO"].contains(&part)
+            };
+            rest.strip_prefix("SERVICE_PORT_").is_some_and(is_port_name)
+                || rest.strip_prefix("PORT_").is_some_and(is_address)
+        }
+        None => false,
+    }
 }
 
 /// Whether the user wants no colour (<https://no-color.org>).
@@ -57,6 +87,42 @@ mod tests {
     fn keys_and_variables_name_each_other() {
         assert_eq!(variable_name("api.port"), "OUTBOARD_API__PORT");
         assert_eq!(variable_name("workers[0].backoff.first"), "OUTBOARD_WORKERS__0__BACKOFF__FIRST");
+    }
+
+    #[test]
+    fn service_links_are_told_from_what_users_write() {
+        const URL: &str = "tcp://10.0.0.1:8085";
+        for (name, value) in [
+            ("OUTBOARD_PORT", URL),
+            ("OUTBOARD_PORT", "udp://[fd00::1]:53"),
+            ("OUTBOARD_SERVICE_HOST", "10.0.0.1"),
+            ("OUTBOARD_SERVICE_PORT", "8085"),
+            ("OUTBOARD_SERVICE_PORT_HTTP", "8085"),
+            ("OUTBOARD_SERVICE_PORT_HTTP_METRICS", "9090"),
+            ("OUTBOARD_PORT_8085_TCP", URL),
+            ("OUTBOARD_PORT_8085_TCP_ADDR", "10.0.0.1"),
+            ("OUTBOARD_PORT_8085_TCP_PORT", "8085"),
+            ("OUTBOARD_PORT_8085_TCP_PROTO", "tcp"),
+            ("OUTBOARD_PORT_53_UDP", "udp://10.0.0.1:53"),
+        ] {
+            assert!(is_service_link(name, value), "{name}={value}");
+        }
+        for (name, value) in [
+            ("OUTBOARD_PORT", "8085"),
+            ("OUTBOARD_PORT", "http://10.0.0.1:8085"),
+            ("OUTBOARD_API__PORT", URL),
+            ("OUTBOARD_API", URL),
+            ("OUTBOARD_SERVICE", "x"),
+            ("OUTBOARD_SERVICE_HOSTS", "x"),
+            ("OUTBOARD_SERVICE_PORT_", "1"),
+            ("OUTBOARD_SERVICE_PORT__HTTP", "1"),
+            ("OUTBOARD_PORT_8085", "1"),
+            ("OUTBOARD_PORT_TCP", URL),
+            ("OUTBOARD_PORT_8085_TCP_ADDRESS", "10.0.0.1"),
+            ("OUTBOARD_PORT_99999_TCP", URL),
+        ] {
+            assert!(!is_service_link(name, value), "{name}={value}");
+        }
     }
 
     #[test]

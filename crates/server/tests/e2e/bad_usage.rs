@@ -93,6 +93,25 @@ fn wrong_variables_are_named() {
     }
 }
 
+/// A Service named `outboard` puts these into every container; nobody wrote them.
+#[test]
+fn the_service_links_of_kubernetes_are_passed_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let links = [
+        ("OUTBOARD_PORT", "tcp://10.0.0.1:8085"),
+        ("OUTBOARD_SERVICE_HOST", "10.0.0.1"),
+        ("OUTBOARD_SERVICE_PORT", "8085"),
+        ("OUTBOARD_SERVICE_PORT_HTTP", "8085"),
+        ("OUTBOARD_PORT_8085_TCP", "tcp://10.0.0.1:8085"),
+        ("OUTBOARD_PORT_8085_TCP_ADDR", "10.0.0.1"),
+        ("OUTBOARD_PORT_8085_TCP_PORT", "8085"),
+        ("OUTBOARD_PORT_8085_TCP_PROTO", "tcp"),
+    ];
+    let output = outboard(directory.path()).args(["config", "print"]).envs(links).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(output.stdout, run(directory.path(), &["config", "print"]).stdout);
+}
+
 /// Every key with a scalar, as a path of names.
 fn leaves(value: &Value, path: &str, found: &mut Vec<String>) {
     match value {
