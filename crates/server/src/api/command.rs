@@ -3,7 +3,7 @@
 use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use bytes::Bytes;
-use outboard_core::{Headers, NewMessage, Time, TypeSet, pattern::MAX_TYPE_BYTES};
+use outboard_core::{NewMessage, Time, TypeSet, pattern::MAX_TYPE_BYTES};
 use outboard_http::{
     Problem,
     json::{self, JsonError},
@@ -95,21 +95,19 @@ impl CommandRules {
 
     fn message(&self, command: CommandBody<'_>, place: &str) -> Result<NewMessage, Problem> {
         let field = |name: &str| format!("{place}{name}");
-        if !is_type_name(&command.kind) {
-            let told = format!(
-                "must be a name such as orders/confirm: 1 to {MAX_TYPE_BYTES} bytes without spaces, control characters or *"
-            );
-            return Err(Problem::invalid_field(field("type"), told));
-        }
+        check_type_name(&command.kind).map_err(|told| Problem::invalid_field(field("type"), told))?;
         if !self.types.contains(&command.kind) {
             return Err(self.unknown_type(&field("type"), &command.kind));
         }
         let mut message =
             NewMessage::new(&*command.kind, Bytes::copy_from_slice(command.payload.get().as_bytes()));
-        if let Some(headers) = command.headers {
-            message.headers = headers.check(place)?;
+        if let Some(HeadersBody(headers)) = command.headers {
+            check_headers(&headers)
+                .map_err(|error| Problem::invalid_field(field(&error.field), error.message))?;
+            message.headers = headers.into();
         }
-        message.run_at = command.run_at.map(|text| parse_time(&text, &field("run_at"))).transpose()?;
+        let run_at = command.run_at.map(|text| parse_time(&text)).transpose();
+        message.run_at = run_at.map_err(|told| Problem::invalid_field(field("run_at"), told))?;
         Ok(message)
     }
 
@@ -142,45 +140,51 @@ fn parse<'a, S: DeserializeSeed<'a>>(text: &'a str, seed: S) -> serde_json::Resu
     parser.end().map(|()| value)
 }
 
-/// Whether a text can be a message's type.
-pub(crate) fn is_type_name(kind: &str) -> bool {
-    !kind.is_empty()
-        && kind.len() <= MAX_TYPE_BYTES
-        && !kind.chars().any(|c| c.is_whitespace() || c.is_control() || c == '*')
+/// Whether a text can be a message's type. The error is what it must be.
+pub(crate) fn check_type_name(kind: &str) -> Result<(), String> {
+    let refused = |c: char| c.is_whitespace() || c.is_control() || c == '*';
+    if kind.is_empty() || kind.len() > MAX_TYPE_BYTES || kind.contains(refused) {
+        return Err(format!(
+            "must be a name such as orders/confirm: 1 to {MAX_TYPE_BYTES} bytes without spaces, control characters or *"
+        ));
+    }
+    Ok(())
 }
 
-fn parse_time(text: &str, field: &str) -> Result<Time, Problem> {
+/// A time by RFC 3339. The error is what it must be.
+pub(crate) fn parse_time(text: &str) -> Result<Time, String> {
     let parsed = text.parse::<jiff::Timestamp>();
     parsed.map(|time| Time::from_millis(time.as_millisecond())).map_err(|_| {
-        Problem::invalid_field(
-            field,
-            "must be a time by RFC 3339 with its offset, such as 2027-01-31T08:00:00Z",
+        format!(
+            "must be a time by RFC 3339 with its offset, such as 2027-01-31T08:00:00Z, and not after {LAST_TIME}"
         )
     })
 }
+
+/// The calendar ends early, so that the year has four digits at every offset.
+const LAST_TIME: &str = "9999-12-30T22:00:00Z";
 
 /// Headers, each name once.
 #[derive(Debug)]
 struct HeadersBody(BTreeMap<String, String>);
 
-impl HeadersBody {
-    fn check(self, place: &str) -> Result<Headers, Problem> {
-        if self.0.len() > MAX_HEADERS {
-            let told = format!("has {} entries; the limit is {MAX_HEADERS}", self.0.len());
-            return Err(Problem::invalid_field(format!("{place}headers"), told));
-        }
-        for (name, value) in &self.0 {
-            if name.is_empty() || name.len() > MAX_HEADER_NAME_BYTES {
-                let told = format!("has a name that is empty or longer than {MAX_HEADER_NAME_BYTES} bytes");
-                return Err(Problem::invalid_field(format!("{place}headers"), told));
-            }
-            if value.len() > MAX_HEADER_VALUE_BYTES {
-                let told = format!("is longer than {MAX_HEADER_VALUE_BYTES} bytes");
-                return Err(Problem::invalid_field(format!("{place}headers.{name}"), told));
-            }
-        }
-        Ok(self.0.into())
+/// Whether headers can travel with a command. The error's field is `headers` or `headers.NAME`.
+pub(crate) fn check_headers(headers: &BTreeMap<String, String>) -> Result<(), FieldError> {
+    if headers.len() > MAX_HEADERS {
+        let told = format!("has {} entries; the limit is {MAX_HEADERS}", headers.len());
+        return Err(FieldError::new("headers", told));
     }
+    for (name, value) in headers {
+        if name.is_empty() || name.len() > MAX_HEADER_NAME_BYTES {
+            let told = format!("has a name that is empty or longer than {MAX_HEADER_NAME_BYTES} bytes");
+            return Err(FieldError::new("headers", told));
+        }
+        if value.len() > MAX_HEADER_VALUE_BYTES {
+            let told = format!("is longer than {MAX_HEADER_VALUE_BYTES} bytes");
+            return Err(FieldError::new(format!("headers.{name}"), told));
+        }
+    }
+    Ok(())
 }
 
 impl<'de> Deserialize<'de> for HeadersBody {
@@ -373,6 +377,15 @@ mod tests {
         assert_eq!(rules().parse_one(b"{\"type\":\"a/b\",\"payload\":\"\xff\"}").unwrap_err().status, 400);
         let unknown = rules().parse_one(br#"{"type":"c/d","payload":1}"#).unwrap_err();
         assert!(unknown.detail.contains("a/b, orders/*"), "{}", unknown.detail);
+    }
+
+    #[test]
+    fn the_last_time_is_told_and_taken() {
+        assert!(parse_time(LAST_TIME).is_ok());
+        for text in ["9999-12-30T22:00:01Z", "9999-12-31T23:59:59Z", "tomorrow"] {
+            let told = parse_time(text).unwrap_err();
+            assert!(told.contains("not after 9999-12-30T22:00:00Z") && told.contains("RFC 3339"), "{told}");
+        }
     }
 
     #[test]

@@ -20,10 +20,12 @@ mod post;
 mod workers;
 
 pub(crate) use answer::MetricsOnly;
-pub(crate) use command::CommandRules;
+pub(crate) use command::{CommandRules, check_headers, check_type_name, parse_time};
 pub(crate) use health::Phase;
+pub(crate) use idempotency::{IDEMPOTENCY_KEY, MAX_KEY_BYTES};
 pub(crate) use origin::OriginRule;
 pub(crate) use route::RouteLabel;
+pub(crate) use workers::MAX_REASON_BYTES;
 
 use std::{sync::Arc, time::Duration};
 

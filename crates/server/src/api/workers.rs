@@ -58,7 +58,7 @@ struct Paused<'a> {
 }
 
 /// The longest reason, in bytes.
-const MAX_REASON_BYTES: usize = 500;
+pub(crate) const MAX_REASON_BYTES: usize = 500;
 
 impl Api {
     /// All workers, by name.

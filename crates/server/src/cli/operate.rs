@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::{ConfigArgs, small_runtime};
 use crate::{
+    api::MAX_REASON_BYTES,
     client::Server,
     output::{Exit, Output},
 };
@@ -29,9 +30,10 @@ enum WorkersCommand {
     #[command(after_help = "Examples:\n  outboard workers pause orders --reason 'deploy until noon'")]
     Pause {
         /// The worker.
+        #[arg(value_parser = worker_name)]
         name: String,
         /// Why, for people; `/readyz?verbose` shows it.
-        #[arg(long)]
+        #[arg(long, value_parser = pause_reason)]
         reason: Option<String>,
         #[command(flatten)]
         server: ServerArgs,
@@ -40,6 +42,7 @@ enum WorkersCommand {
     #[command(after_help = "Examples:\n  outboard workers resume orders")]
     Resume {
         /// The worker.
+        #[arg(value_parser = worker_name)]
         name: String,
         #[command(flatten)]
         server: ServerArgs,
@@ -57,7 +60,7 @@ pub(crate) struct DeadArgs {
     #[command(subcommand)]
     command: Option<DeadCommand>,
     /// Only those of this worker.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = worker_name)]
     worker: Option<String>,
     #[command(flatten)]
     server: ServerArgs,
@@ -69,6 +72,7 @@ enum DeadCommand {
     #[command(after_help = "Examples:\n  outboard dead retry 17")]
     Retry {
         /// The dead letter's own id, the first column of `outboard dead`.
+        #[arg(value_parser = dead_id)]
         id: u64,
         #[command(flatten)]
         server: ServerArgs,
@@ -89,6 +93,21 @@ impl ServerArgs {
     fn find(&self) -> Result<Server, Exit> {
         Server::require(self.url.as_deref(), &self.config.load(Vec::new())?)
     }
+}
+
+fn worker_name(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() { Err("it is empty; `outboard workers` lists the names") } else { Ok(text.to_owned()) }
+}
+
+fn pause_reason(text: &str) -> Result<String, String> {
+    if text.len() > MAX_REASON_BYTES {
+        return Err(format!("it is longer than {MAX_REASON_BYTES} bytes; shorten it"));
+    }
+    Ok(text.to_owned())
+}
+
+fn dead_id(text: &str) -> Result<u64, &'static str> {
+    text.parse().map_err(|_| "an id is a whole number, such as 17, the first column of `outboard dead`")
 }
 
 /// Lists, pauses or resumes workers.

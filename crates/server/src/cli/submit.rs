@@ -1,6 +1,9 @@
 //! `outboard submit`.
 
-use std::io::{BufRead, IsTerminal, stdin};
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, IsTerminal, stdin},
+};
 
 use bytes::Bytes;
 use clap::Args;
@@ -10,6 +13,7 @@ use serde_json::value::RawValue;
 
 use super::{ConfigArgs, small_runtime};
 use crate::{
+    api,
     client::{PATIENCE, Server},
     output::{Exit, Output},
 };
@@ -56,8 +60,8 @@ struct Command<'a> {
     #[serde(rename = "type")]
     kind: &'a str,
     payload: &'a RawValue,
-    #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
-    headers: serde_json::Map<String, serde_json::Value>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    headers: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     run_at: Option<&'a str>,
 }
@@ -82,43 +86,68 @@ pub(crate) fn run(args: SubmitArgs, output: Output) -> Result<(), Exit> {
             "name a type and a payload, or pipe commands in; see `outboard submit --help`",
         ));
     }
+    // What is wrong with the command is told whether a server runs or not.
+    let request = match (&args.kind, &args.payload) {
+        (Some(kind), Some(payload)) => Some(request(&args, kind, payload)?),
+        _ => None,
+    };
     let server = Server::require(args.url.as_deref(), &config)?;
     let runtime = small_runtime()?;
-    match (&args.kind, &args.payload) {
-        (Some(kind), Some(payload)) => runtime.block_on(one(&server, &args, kind, payload, output)),
-        _ => runtime.block_on(lines(&server, output)),
+    match request {
+        Some((body, headers)) => runtime.block_on(one(&server, body, headers, output)),
+        None => runtime.block_on(lines(&server, output)),
     }
 }
 
-async fn one(
-    server: &Server,
-    args: &SubmitArgs,
-    kind: &str,
-    payload: &str,
-    output: Output,
-) -> Result<(), Exit> {
+/// The body and the headers that a command is sent with, once its arguments are known to be good.
+fn request(args: &SubmitArgs, kind: &str, payload: &str) -> Result<(Bytes, HeaderMap), Exit> {
+    api::check_type_name(kind).map_err(|told| Exit::usage(format_args!("the type `{kind}` {told}")))?;
     let payload: &RawValue = serde_json::from_str(payload).map_err(|error| {
         Exit::usage(format_args!(
             "the payload is not JSON: {error}; quote it for the shell, such as '{{\"order_id\":7}}'"
         ))
     })?;
-    let mut headers = serde_json::Map::new();
-    for header in &args.headers {
-        let (name, value) = header
-            .split_once('=')
-            .ok_or_else(|| Exit::usage(format_args!("--header {header}: write NAME=VALUE")))?;
-        headers.insert(name.to_owned(), value.into());
+    let headers = headers(&args.headers)?;
+    if let Some(time) = &args.run_at {
+        api::parse_time(time).map_err(|told| Exit::usage(format_args!("--run-at {time}: {told}")))?;
     }
     let command = Command { kind, payload, headers, run_at: args.run_at.as_deref() };
     let body = serde_json::to_vec(&command).map_err(Exit::failure)?;
-    let mut headers = HeaderMap::new();
-    if let Some(key) = &args.idempotency_key {
-        let value = HeaderValue::from_str(key)
-            .map_err(|_| Exit::usage("--idempotency-key: write visible ASCII, such as a UUID"))?;
-        headers.insert(http::HeaderName::from_static("idempotency-key"), value);
+    let key = args.idempotency_key.as_deref().map(key).transpose()?;
+    Ok((body.into(), key.map(|key| (api::IDEMPOTENCY_KEY, key)).into_iter().collect()))
+}
+
+/// The headers that travel with a command.
+fn headers(given: &[String]) -> Result<BTreeMap<String, String>, Exit> {
+    let mut headers = BTreeMap::new();
+    for header in given {
+        let (name, value) = header
+            .split_once('=')
+            .ok_or_else(|| Exit::usage(format_args!("--header {header}: write NAME=VALUE")))?;
+        if headers.insert(name.to_owned(), value.to_owned()).is_some() {
+            return Err(Exit::usage(format_args!("--header {name}: is given twice; give it once")));
+        }
     }
-    let answer: One =
-        server.post("/commands", "application/json", body.into(), headers, Some(PATIENCE)).await?;
+    api::check_headers(&headers)
+        .map_err(|error| Exit::usage(format_args!("--header: {} {}", error.field, error.message)))?;
+    Ok(headers)
+}
+
+/// The value of the header `Idempotency-Key`.
+fn key(text: &str) -> Result<HeaderValue, Exit> {
+    let value = HeaderValue::from_str(text).ok();
+    // Blanks at the ends do not arrive.
+    let good = value.filter(|_| !text.is_empty() && text.len() <= api::MAX_KEY_BYTES && text.trim() == text);
+    good.ok_or_else(|| {
+        let most = api::MAX_KEY_BYTES;
+        Exit::usage(format_args!(
+            "--idempotency-key `{text}`: write 1 to {most} visible ASCII characters, such as a UUID"
+        ))
+    })
+}
+
+async fn one(server: &Server, body: Bytes, headers: HeaderMap, output: Output) -> Result<(), Exit> {
+    let answer: One = server.post("/commands", "application/json", body, headers, Some(PATIENCE)).await?;
     output.record(&answer, answer.id)?;
     Ok(())
 }

@@ -112,6 +112,11 @@ fn command_bodies() {
         (br#"{"type":"outboard/echo"}"#, 422, &["payload", "is missing"]),
         (br#"{"payload":{}}"#, 422, &["type", "is missing"]),
         (br#"{"type":"outboard/echo","payload":1,"run_at":"soon"}"#, 422, &["run_at", "RFC 3339"]),
+        (
+            br#"{"type":"outboard/echo","payload":1,"run_at":"9999-12-31T23:59:59Z"}"#,
+            422,
+            &["run_at", "not after 9999-12-30T22:00:00Z"],
+        ),
         (br#"{"type":"outboard/echo","payload":1,"headers":{"a":1}}"#, 422, &["headers.a"]),
         (br#"{"type":"outboard/echo","payload":1,"priority":1}"#, 422, &["priority", "known are type"]),
         (br#"{"type":"outboard/echo","payload":1,"payload":2}"#, 422, &["payload", "twice"]),
