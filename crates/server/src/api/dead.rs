@@ -26,14 +26,31 @@ impl Api {
         let query = Query::parse(query, &["after", "limit", "worker"])?;
         let after = query.number("after", 0, 0, i64::MAX as u64)?;
         let max = usize::try_from(query.number("limit", 100, 1, 1_000)?).expect("at most 1,000");
-        let worker = query.text("worker").map(Into::into);
+        let worker = query.text("worker");
         let page = self
             .ledger
-            .dead(DeadQuery { after, worker, max })
+            .dead(DeadQuery { after, worker: worker.map(Into::into), max })
             .await
             .map_err(|error| Problem::from(&error))?;
+        if let (Some(worker), []) = (worker, page.letters.as_slice()) {
+            self.check_worker(worker).await?;
+        }
         let dead = page.letters.iter().map(DeadView::from).collect();
         Ok(json::answer(StatusCode::OK, &Letters { dead, next: page.next }))
+    }
+
+    /// Fails unless the ledger knows the worker: a name with a typing error has no dead letters, either.
+    async fn check_worker(&self, worker: &str) -> Result<(), Problem> {
+        const SHOWN: usize = 50;
+        let rows = self.ledger.workers().await.map_err(|error| Problem::from(&error))?;
+        if rows.iter().any(|row| &*row.name == worker) {
+            return Ok(());
+        }
+        let mut known: Vec<_> = rows.iter().take(SHOWN).map(|row| row.name.to_string()).collect();
+        if rows.len() > SHOWN {
+            known.push(format!("{} more", rows.len() - SHOWN));
+        }
+        Err(Problem::not_found(format!("there is no worker `{worker}`; known are {}", known.join(", "))))
     }
 
     /// Gives a dead letter another life, with no attempt counted.

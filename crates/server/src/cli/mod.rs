@@ -1,6 +1,7 @@
 //! The command line: what can be asked, and the exit codes.
 
 mod config;
+mod dead;
 mod operate;
 mod submit;
 mod up;
@@ -43,8 +44,8 @@ enum Command {
     Submit(submit::SubmitArgs),
     /// List the workers of the running server, pause or resume one.
     Workers(operate::WorkersArgs),
-    /// List the dead letters of the running server, or retry one.
-    Dead(operate::DeadArgs),
+    /// List the dead letters of the running server, retry one or all.
+    Dead(dead::DeadArgs),
     /// Look at the message log.
     #[command(subcommand)]
     Log(verify::LogCommand),
@@ -59,10 +60,10 @@ enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct ConfigArgs {
     /// The configuration file [default: config.yaml, if it exists; variable: OUTBOARD_CONFIG].
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     /// Where everything durable lives [default: outboard-data; variable: OUTBOARD_DATA_DIR].
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", global = true)]
     data_dir: Option<String>,
 }
 
@@ -90,7 +91,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Up(args) => up::run(&args, output),
         Command::Submit(args) => submit::run(args, output),
         Command::Workers(args) => operate::workers(&args, output),
-        Command::Dead(args) => operate::dead(&args, output),
+        Command::Dead(args) => dead::run(&args, output),
         Command::Log(command) => verify::run(&command, output),
         Command::Bench(args) => crate::bench::run(args, output),
         Command::Config(command) => config::run(&command, output),

@@ -71,6 +71,8 @@ fn paths_methods_and_parameters() {
         ("POST", "/workers/%ff/pause", 400, &["UTF-8"]),
         ("POST", "/workers/echo/resume?force=1", 400, &["force"]),
         ("GET", "/dead?limit=0", 400, &["limit"]),
+        ("GET", "/dead?worker=nobody", 404, &["no worker `nobody`; known are echo"]),
+        ("GET", "/dead?worker=", 404, &["known are echo"]),
         ("GET", "/dead?worker=a&worker=b", 400, &["worker", "twice"]),
         ("GET", "/dead?message=1", 400, &["message", "after, limit, worker"]),
         ("POST", "/dead/1/retry", 404, &["1"]),

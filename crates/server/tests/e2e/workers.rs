@@ -1,9 +1,9 @@
 //! Forward workers: pausing, dead letters, and what readiness says of them.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
-    harness::{Server, Setup, run, text},
+    harness::{Server, Setup, run, run_with_input, text},
     receiver::HostApp,
 };
 
@@ -60,7 +60,6 @@ fn a_refused_message_is_a_dead_letter_until_it_is_retried() {
     let letter = &dead["dead"][0];
     assert_eq!((&letter["message_id"], &letter["worker"]), (&json!(id), &json!("orders")));
     assert!(letter["reason"].as_str().unwrap().contains("400"), "{letter}");
-    assert_eq!(server.get("/dead?worker=other").json()["dead"], json!([]));
     app.answer(200);
     let dead_id = letter["id"].as_u64().unwrap();
     assert_eq!(server.post(&format!("/dead/{dead_id}/retry"), "").status, 200);
@@ -166,4 +165,54 @@ fn the_commands_list_pause_resume_and_retry() {
     let missing = run(server.directory(), &["workers", "pause", "nobody"]);
     assert_eq!(missing.status.code(), Some(1));
     assert!(text(&missing.stderr).contains("nobody"));
+}
+
+#[test]
+fn all_dead_letters_are_retried_once_each() {
+    let (app, other) = (HostApp::answering(400), HostApp::answering(400));
+    let config = format!(
+        "workers:\n- {{name: orders, types: ['orders/*'], url: '{}'}}\n- {{name: mail, types: ['mail/*'], url: '{}'}}\n",
+        app.url, other.url
+    );
+    let server = Server::with(Setup { config: &config, ..Setup::default() });
+    let retry = |arguments: &[&str]| {
+        let output = run(server.directory(), &[&["dead"], arguments].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    assert_eq!(retry(&["retry", "--all"]), "dead letters retried: 0\n");
+    // More than a page of the list.
+    let lines = "{\"type\":\"orders/confirm\",\"payload\":1}\n".repeat(1_050);
+    assert_eq!(run_with_input(server.directory(), &["submit"], &lines).status.code(), Some(0));
+    server.command("mail/send", "1");
+    let dead = |name: &str| server.metric(&format!(r#"outboard_worker_dead{{worker="{name}"}}"#));
+    server.wait_until("all are dead", |_| dead("orders") == Some(1_050.0) && dead("mail") == Some(1.0));
+
+    // The other worker's is left alone, wherever its name is written; those that die again are not retried twice.
+    let told = retry(&["--worker", "orders", "retry", "--all"]);
+    assert!(told.starts_with("100 of 1050\n200 of 1050\n"), "{told}");
+    assert!(told.ends_with("\ndead letters retried: 1050\n"), "{told}");
+    server.wait_until("all are dead again", |_| dead("orders") == Some(1_050.0));
+    assert_eq!(dead("mail"), Some(1.0));
+    app.answer(200);
+    let summary: Value =
+        serde_json::from_str(&retry(&["retry", "--all", "--worker", "orders", "--json"])).unwrap();
+    assert_eq!(summary, json!({"retried": 1_050, "gone": 0}));
+    server.wait_until("none is dead", |_| dead("orders") == Some(0.0));
+    other.answer(200);
+    assert_eq!(retry(&["retry", "--all"]), "dead letters retried: 1\n");
+    server.wait_until("none is dead", |_| dead("mail") == Some(0.0));
+}
+
+#[test]
+fn the_dead_letters_of_an_unknown_worker_are_an_error() {
+    let app = HostApp::answering(200);
+    let server = forward(&app, "");
+    assert_eq!(server.get("/dead?worker=orders").json()["dead"], json!([]));
+    for arguments in [&["dead", "--worker", "ordrs"][..], &["dead", "retry", "--all", "--worker", "ordrs"]] {
+        let output = run(server.directory(), arguments);
+        let told = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {told}");
+        assert!(told.contains("no worker `ordrs`; known are orders"), "{told}");
+    }
 }
