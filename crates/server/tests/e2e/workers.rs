@@ -216,3 +216,25 @@ fn the_dead_letters_of_an_unknown_worker_are_an_error() {
         assert!(told.contains("no worker `ordrs`; known are orders"), "{told}");
     }
 }
+
+#[test]
+fn two_that_retry_all_at_once_share_the_letters() {
+    let app = HostApp::answering(400);
+    let server = forward(&app, "");
+    let lines = "{\"type\":\"orders/confirm\",\"payload\":1}\n".repeat(500);
+    assert_eq!(run_with_input(server.directory(), &["submit"], &lines).status.code(), Some(0));
+    let dead = || server.metric(r#"outboard_worker_dead{worker="orders"}"#);
+    server.wait_until("all are dead", |_| dead() == Some(500.0));
+    assert_eq!(server.post("/workers/orders/pause", "").status, 200);
+    let directory = server.directory();
+    let retry = || run(directory, &["dead", "retry", "--all", "--json"]);
+    let outputs = std::thread::scope(|scope| {
+        let both = [scope.spawn(retry), scope.spawn(retry)];
+        both.map(|thread| thread.join().unwrap())
+    });
+    let retried = outputs.map(|output| {
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()["retried"].as_u64().unwrap()
+    });
+    assert_eq!((retried.iter().sum(), dead()), (500_u64, Some(0.0)));
+}
