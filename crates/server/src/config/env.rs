@@ -1,6 +1,7 @@
 //! Environment variables: the only place where they are read.
 
 use super::{
+    Config,
     error::ConfigError,
     node::{Node, Origin},
 };
@@ -77,6 +78,30 @@ pub(crate) fn overlay(root: &mut Node, name: &str, value: &str) -> Result<(), Co
 pub(crate) fn variable_name(path: &str) -> String {
     let joined = path.replace('[', "__").replace(']', "").replace('.', "__");
     format!("{PREFIX}{}", joined.to_ascii_uppercase())
+}
+
+/// Every variable with a single value; of the workers, those of the first.
+pub(crate) fn all() -> Vec<String> {
+    fn leaves(value: &serde_json::Value, path: &str, found: &mut Vec<String>) {
+        let mut inside = |key: &str, inner| {
+            let path = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+            leaves(inner, &path, found);
+        };
+        match value {
+            serde_json::Value::Object(entries) if !entries.is_empty() => {
+                entries.iter().for_each(|(key, inner)| inside(key, inner));
+            }
+            serde_json::Value::Array(items) if items.iter().any(serde_json::Value::is_object) => {
+                items.iter().enumerate().for_each(|(index, inner)| inside(&index.to_string(), inner));
+            }
+            _ => found.push(variable_name(path)),
+        }
+    }
+    let mut config = Config::default();
+    config.add_forward("http://127.0.0.1/").expect("it is a URL");
+    let mut found = Vec::new();
+    leaves(&serde_json::to_value(&config).expect("it has texts for keys"), "", &mut found);
+    found
 }
 
 #[cfg(test)]

@@ -72,27 +72,50 @@ impl ConfigError {
         let Some(known) = self.known.take() else { return self };
         let parent = self.path.rfind('.').map_or("", |dot| &self.path[..=dot]);
         let field = &self.path[parent.len()..];
-        let spell = |key: &str| match &self.origin {
-            Some(Origin::Variable(_)) => super::env::variable_name(&format!("{parent}{key}")),
-            _ => format!("{parent}{key}"),
-        };
-        let mend = match nearest(field, known) {
-            Some(key) => format!("did you mean `{}`?", spell(key)),
-            None => format!("known are {}", known.join(", ")),
+        let mend = if let Some(Origin::Variable(name)) = &self.origin {
+            suggest_variable(name, parent, field, known)
+        } else if let Some(key) = nearest(field, known.iter().copied()) {
+            format!("did you mean `{parent}{key}`?")
+        } else {
+            format!("known are {}", known.join(", "))
         };
         self.mend = Some(mend);
         self
     }
 }
 
-/// The known key that a typing error away from `field` was meant, if there is one.
-fn nearest(field: &str, known: &'static [&'static str]) -> Option<&'static str> {
+/// The same for a variable, which sets a single value: a section alone is none, and one underscore is not two.
+fn suggest_variable(name: &str, parent: &str, field: &str, known: &'static [&'static str]) -> String {
+    let variables = super::env::all();
+    let flat = |name: &str| name.replace("__", "_");
+    if let Some(meant) = variables.iter().find(|known| flat(known) == flat(name)) {
+        return format!("did you mean `{meant}`?");
+    }
+    let spell = |key: &str| super::env::variable_name(&format!("{parent}{key}"));
+    let is_section = |name: &str| variables.iter().any(|known| known.starts_with(&format!("{name}__")));
+    match nearest(field, known.iter().copied()).map(spell) {
+        Some(section) if is_section(&section) => {
+            let inside = variables.iter().map(String::as_str).filter(|known| known.starts_with(&section));
+            format!("did you mean `{}`?", nearest(name, inside).unwrap_or(&section))
+        }
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => {
+            let spell = |key: &&str| match spell(key) {
+                section if is_section(&section) => format!("{section}__…"),
+                variable => variable,
+            };
+            format!("known are {}", known.iter().map(spell).collect::<Vec<_>>().join(", "))
+        }
+    }
+}
+
+/// The known name that a typing error away from `given` was meant, if there is one.
+fn nearest<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     known
-        .iter()
-        .map(|&key| (strsim::jaro_winkler(field, key), key))
+        .map(|name| (strsim::jaro_winkler(given, name), name))
         .filter(|(likeness, _)| *likeness >= 0.75)
         .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, key)| key)
+        .map(|(_, name)| name)
 }
 
 impl fmt::Display for ConfigError {
@@ -148,8 +171,8 @@ mod tests {
 
     #[test]
     fn the_nearest_key_is_suggested_and_a_far_one_is_not() {
-        assert_eq!(nearest("prot", &["port", "host", "enabled"]), Some("port"));
-        assert_eq!(nearest("zzz", &["port", "host", "enabled"]), None);
+        assert_eq!(nearest("prot", ["port", "host", "enabled"].into_iter()), Some("port"));
+        assert_eq!(nearest("zzz", ["port", "host", "enabled"].into_iter()), None);
     }
 
     #[test]

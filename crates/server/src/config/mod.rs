@@ -14,8 +14,8 @@ pub(crate) use error::ConfigError;
 pub(crate) use node::Origin;
 use node::{Data, Node};
 use serde::{Deserialize, Serialize};
-use units::in_range;
 pub(crate) use units::{Host, Size, Span};
+use units::{in_range, whole};
 pub(crate) use worker::{Begin, WorkerConfig};
 
 /// Everything that can be configured. Unknown keys are errors.
@@ -125,12 +125,15 @@ pub(crate) struct Limits {
     /// The largest body of a batch.
     pub batch: Size,
     /// The most commands in a batch.
+    #[serde(deserialize_with = "whole::<1, 65_536, _>")]
     pub batch_commands: u32,
     /// How deep a payload's lists and objects may be nested.
+    #[serde(deserialize_with = "whole::<1, 1_000, _>")]
     pub nesting: u32,
     /// How long a client may take for a request's head, and again for its body.
     pub read_timeout: Span,
     /// The most connections at once; more of them wait.
+    #[serde(deserialize_with = "whole::<16, 1_000_000, _>")]
     pub connections: u32,
 }
 
@@ -172,10 +175,7 @@ impl Config {
         let limits = &self.limits;
         in_range("limits.body", limits.body, Size(1 << 10), MAX_BATCH)?;
         in_range("limits.batch", limits.batch, limits.body, MAX_BATCH)?;
-        in_range("limits.batch_commands", limits.batch_commands, 1, 65_536)?;
-        in_range("limits.nesting", limits.nesting, 1, 1_000)?;
         in_range("limits.read_timeout", limits.read_timeout, Span::millis(100), Span::seconds(600))?;
-        in_range("limits.connections", limits.connections, 16, 1_000_000)?;
         in_range("idempotency.keep", self.idempotency.keep, Span::seconds(1), Span::seconds(30 * 86_400))?;
         worker::validate(&self.workers)?;
         crate::telemetry::check_filter(&self.log_level).map_err(|error| error.given(&self.log_level))

@@ -84,6 +84,11 @@ fn every_mistake_names_key_and_place_and_mend() {
         ("workers: 7".into(), &["`workers`", ":1)", "list"]),
         ("workers:\n- name: a\n  types: [a]".into(), &["`workers[0].url`", "is missing"]),
         (worker("timeot: 1s"), &["`workers[0].timeot`", ":5)", "did you mean `workers[0].timeout`?"]),
+        ("limits:\n  connections: -1".into(), &["`limits.connections`", "`-1`", "from 16 to 1000000"]),
+        ("limits:\n  batch_commands: all".into(), &["`limits.batch_commands`", "`all`", "from 1 to 65536"]),
+        (worker("concurrency: -3"), &["`workers[0].concurrency` (", ":5)", "`-3`", "from 1 to 4096"]),
+        (worker("concurrency: [3]"), &["`workers[0].concurrency` (", "is a list; write a single value"]),
+        (worker("attempts: 10001"), &["`workers[0].attempts` (", "`10001`", "from 1 to 10000"]),
         (worker("concurrency: 0"), &["`workers[0].concurrency` (", ":5)", "`0`", "from 1 to"]),
         (worker("from: middle"), &["`workers[0].from`", "`middle`", "beginning or end"]),
         (worker("probe: h:80"), &["`workers[0].probe`", ":5)", "http://"]),
@@ -106,6 +111,12 @@ fn every_mistake_names_key_and_place_and_mend() {
             "workers:\n- name: a\n  types: ['*a']\n  url: http://h/".into(),
             &["`workers[0].types[0]`", "pattern"],
         ),
+        (
+            format!("{WORKER}- name: mail\n  types: [a]\n  url: http://h/\n  url: http://i/\n"),
+            &["`workers[1].url` (", "c.yaml:8)", "given twice"],
+        ),
+        (worker("name: again"), &["`workers[0].name` (", ":5)", "given twice"]),
+        (worker("probe: *h"), &["`workers[0].probe` (", ":5)", "alias"]),
         ("- a".into(), &["is not a section"]),
         ("a: [".into(), &["is not YAML", "c.yaml:"]),
     ];
@@ -124,6 +135,22 @@ fn a_wrong_variable_is_named_by_its_own_name() {
     assert!(message("OUTBOARD_API__PROT", "1").contains("OUTBOARD_API__PROT"));
     assert!(message("OUTBOARD_API__PROT", "1").contains("did you mean `OUTBOARD_API__PORT`?"));
     assert!(message("OUTBOARD_APU__PORT", "1").contains("(OUTBOARD_APU__PORT)"));
+    for (name, meant) in [
+        ("OUTBOARD_API_PORT", "OUTBOARD_API__PORT"),
+        ("OUTBOARD_APU__PORT", "OUTBOARD_API__PORT"),
+        ("OUTBOARD_METRICS_ENABLED", "OUTBOARD_METRICS__ENABLED"),
+        ("OUTBOARD_DATA__DIR", "OUTBOARD_DATA_DIR"),
+        ("OUTBOARD_LOGLEVEL", "OUTBOARD_LOG_LEVEL"),
+        ("OUTBOARD_WORKERS_0_URL", "OUTBOARD_WORKERS__0__URL"),
+        ("OUTBOARD_WORKERS__0__BACKOFF_FIRST", "OUTBOARD_WORKERS__0__BACKOFF__FIRST"),
+        ("OUTBOARD_WORKERS__0__TIMEOT", "OUTBOARD_WORKERS__0__TIMEOUT"),
+    ] {
+        let told = message(name, "1");
+        assert!(told.contains(&format!("did you mean `{meant}`?")), "{name}: {told}");
+    }
+    let told = message("OUTBOARD_QQQ", "1");
+    assert!(told.contains("known are OUTBOARD_DATA_DIR, OUTBOARD_HOST, "), "{told}");
+    assert!(told.contains("OUTBOARD_API__…, "), "{told}");
     assert!(message("OUTBOARD_API__PORT", "x").contains("(OUTBOARD_API__PORT)"));
     assert!(message("OUTBOARD_WORKERS__1__NAME", "x").contains("without an entry 0"));
     assert!(message("OUTBOARD_API", "x").contains("is not a section"));

@@ -214,6 +214,18 @@ impl Serialize for Secret {
     }
 }
 
+/// Reads a whole number from `LOW` to `HIGH`: the range of the type alone would be told first, and be wrong.
+pub(crate) fn whole<'de, const LOW: u32, const HIGH: u32, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<u32, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let number = text.trim().parse().ok().filter(|number| (LOW..=HIGH).contains(number));
+    number.ok_or_else(|| {
+        let told = format!("`{text}` is not allowed here; write a whole number from {LOW} to {HIGH}");
+        serde::de::Error::custom(told)
+    })
+}
+
 /// Fails unless `value` is in `low..=high`; `path` is the key.
 pub(crate) fn in_range<T: PartialOrd + fmt::Display>(
     path: &str,

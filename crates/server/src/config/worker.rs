@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     error::ConfigError,
-    units::{Pattern, Secret, Span, Url, in_range},
+    units::{Pattern, Secret, Span, Url, in_range, whole},
 };
 
 /// A worker that forwards messages to a URL.
@@ -24,13 +24,13 @@ pub(crate) struct WorkerConfig {
     /// Where messages are POSTed to.
     pub url: Url,
     /// At most so many requests at once.
-    #[serde(default = "default_concurrency")]
+    #[serde(default = "default_concurrency", deserialize_with = "whole::<1, 4_096, _>")]
     pub concurrency: u32,
     /// How long one request may take.
     #[serde(default = "default_timeout")]
     pub timeout: Span,
     /// After so many counted attempts a message is a dead letter.
-    #[serde(default = "default_attempts")]
+    #[serde(default = "default_attempts", deserialize_with = "whole::<1, 10_000, _>")]
     pub attempts: u32,
     /// The wait between attempts.
     #[serde(default)]
@@ -129,9 +129,7 @@ pub(super) fn validate(workers: &[WorkerConfig]) -> Result<(), ConfigError> {
             let mend = "name 1 to 1,000 types, such as [\"orders/*\"]";
             return Err(ConfigError::new(path("types"), "names no type, or too many", mend));
         }
-        in_range(&path("concurrency"), worker.concurrency, 1, 4_096)?;
         in_range(&path("timeout"), worker.timeout, Span::millis(1), Span::seconds(3_600))?;
-        in_range(&path("attempts"), worker.attempts, 1, 10_000)?;
         in_range(&path("backoff.first"), worker.backoff.first, Span::millis(1), worker.backoff.max)?;
         in_range(&path("backoff.max"), worker.backoff.max, Span::millis(1), Span::seconds(86_400))?;
         if let Some(secret) = &worker.secret {

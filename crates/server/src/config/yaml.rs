@@ -125,7 +125,8 @@ impl<'a> Reader<'a> {
             if event == Event::SequenceEnd {
                 return Ok(Node { data: Data::List(items), origin });
             }
-            items.push(self.node(event, span, depth + 1)?);
+            let item = self.node(event, span, depth + 1).map_err(|error| error.under_index(items.len()))?;
+            items.push(item);
         }
     }
 
@@ -141,7 +142,7 @@ impl<'a> Reader<'a> {
             if entries.iter().any(|(known, _)| *known == key) {
                 return Err(self.fail(&span, "is given twice", "keep one of the two").under_key(&key));
             }
-            let (event, value_span) = self.next()?;
+            let (event, value_span) = self.next().map_err(|error| error.under_key(&key))?;
             let mut value = self.node(event, value_span, depth + 1).map_err(|error| error.under_key(&key))?;
             // An empty value has no line of its own, and a section's line is its first key's: point at the key.
             value.origin = self.origin(span.start.line());

@@ -112,7 +112,7 @@ fn wrong_variables_are_named() {
         ("OUTBOARD_API", "8085", &["`api`", "section"]),
         ("OUTBOARD_", "1", &["is not a key"]),
         ("OUTBOARD_CONFIG", "missing.yaml", &["missing.yaml"]),
-        ("OUTBOARD_WORKERS", "[{]", &["`workers`", "is not YAML"]),
+        ("OUTBOARD_WORKERS", "[{]", &["`workers[0]`", "is not YAML"]),
         ("OUTBOARD_WORKERS__0__URL", "http://h/", &["`workers[0].", "is missing"]),
     ];
     for (name, value, parts) in cases {
