@@ -15,7 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     address,
-    api::{Api, CommandRules, MetricsOnly, OriginRule, Phase, RequestLimits},
+    api::{Api, BodyLimit, CommandRules, MetricsOnly, OriginRule, Phase, RequestLimits},
     config::{Config, Limits},
     echo, forward,
     metrics::HttpMetrics,
@@ -137,7 +137,11 @@ fn api(
             nesting: limits.nesting as usize,
             batch_commands: limits.batch_commands as usize,
         },
-        limits: RequestLimits { body: limits.body.0, batch: limits.batch.0, read: limits.read_timeout.0 },
+        limits: RequestLimits {
+            body: BodyLimit { bytes: limits.body.0, mend: "send less, or raise `limits.body`" },
+            batch: BodyLimit { bytes: limits.batch.0, mend: "send several batches, or raise `limits.batch`" },
+            read: limits.read_timeout.0,
+        },
         origins,
         keep: config.idempotency.keep.0,
         phase,

@@ -9,7 +9,8 @@ use hyper::body::Incoming;
 use outboard_http::Problem;
 
 use super::{
-    Api, body,
+    Api,
+    body::{self, BodyLimit},
     health::Report,
     json,
     origin::OriginRule,
@@ -22,8 +23,8 @@ use crate::{
     verify,
 };
 
-/// The most bytes of a body that only holds a reason.
-const SMALL_BODY_BYTES: usize = 8 << 10;
+/// A body that only holds a reason.
+const SMALL_BODY: BodyLimit = BodyLimit { bytes: 8 << 10, mend: "shorten the reason" };
 
 impl Service for Api {
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Answer {
@@ -75,7 +76,8 @@ impl Api {
             Route::GetMessage(id) => self.get_message(id, query).await,
             Route::ListWorkers => self.list_workers(query).await,
             Route::PauseWorker(name) => {
-                let bytes = body::read(body, SMALL_BODY_BYTES, self.limits.read).await?;
+                body::check_encoding(&head.headers)?;
+                let bytes = body::read(body, SMALL_BODY, self.limits.read).await?;
                 self.pause_worker(&name, &bytes).await
             }
             Route::ResumeWorker(name) => self.resume_worker(&name).await,

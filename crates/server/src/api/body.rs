@@ -1,11 +1,14 @@
-//! Reading requests: media type and body.
+//! Reading requests: media type, encoding and body.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, header::CONTENT_TYPE};
+use http::{
+    HeaderMap, HeaderValue, StatusCode,
+    header::{CONTENT_ENCODING, CONTENT_TYPE},
+};
 use hyper::body::{Body, Incoming};
-use outboard_http::Problem;
+use outboard_http::{Problem, body::BodyError, problem::FieldError};
 
 /// What a body is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,8 +19,25 @@ pub(crate) enum Media {
     Lines,
 }
 
-/// The media type, if it is one of those that are taken here.
+/// Refuses compressed bodies: read as they are, they look like broken JSON.
+pub(crate) fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
+    let is_plain = |value: &HeaderValue| {
+        let coding = value.as_bytes().trim_ascii();
+        coding.is_empty() || coding.eq_ignore_ascii_case(b"identity")
+    };
+    if headers.get_all(CONTENT_ENCODING).iter().all(is_plain) {
+        return Ok(());
+    }
+    let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    let told = "compressed bodies are not taken; send the body as it is, without Content-Encoding";
+    let mut problem = Problem::new(status, "content-encoding", "The body is compressed", told);
+    problem.errors.push(FieldError::new("Content-Encoding", "must be identity or missing"));
+    Err(problem)
+}
+
+/// The media type of a plain body, if it is one of those that are taken here.
 pub(crate) fn media(headers: &HeaderMap, takes_lines: bool) -> Result<Media, Problem> {
+    check_encoding(headers)?;
     let expected = if takes_lines { "application/json or application/x-ndjson" } else { "application/json" };
     let given = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (essence, parameters) = given.split_once(';').unwrap_or((given, ""));
@@ -36,9 +56,24 @@ pub(crate) fn media(headers: &HeaderMap, takes_lines: bool) -> Result<Media, Pro
     }
 }
 
-/// The whole body, of at most `limit` bytes.
-pub(crate) async fn read(body: &mut Incoming, limit: usize, time: Duration) -> Result<Bytes, Problem> {
-    outboard_http::body::read(body, limit, time).await.map_err(|error| Problem::from(&error))
+/// How large a body may be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BodyLimit {
+    /// In bytes.
+    pub bytes: usize,
+    /// What to do about a larger one, such as the key to raise.
+    pub mend: &'static str,
+}
+
+/// The whole body, which comes within `time`.
+pub(crate) async fn read(body: &mut Incoming, limit: BodyLimit, time: Duration) -> Result<Bytes, Problem> {
+    outboard_http::body::read(body, limit.bytes, time).await.map_err(|error| {
+        let mut problem = Problem::from(&error);
+        if matches!(error, BodyError::TooLarge { .. }) {
+            problem.detail = format!("{}; {}", problem.detail, limit.mend);
+        }
+        problem
+    })
 }
 
 /// At most so much of a refused body is read to its end.

@@ -128,7 +128,9 @@ impl CommandRules {
     fn too_many(&self) -> Problem {
         let most = self.batch_commands;
         let mut problem = Problem::too_large(0);
-        problem.detail = format!("the batch has more than {most} commands; send several batches");
+        problem.detail = format!(
+            "the batch has more than {most} commands; send several batches, or raise `limits.batch_commands`"
+        );
         problem
     }
 }

@@ -20,6 +20,7 @@ mod post;
 mod workers;
 
 pub(crate) use answer::MetricsOnly;
+pub(crate) use body::BodyLimit;
 pub(crate) use command::{CommandRules, check_headers, check_type_name, parse_time};
 pub(crate) use health::Phase;
 pub(crate) use idempotency::{IDEMPOTENCY_KEY, MAX_KEY_BYTES};
@@ -65,10 +66,10 @@ pub(crate) struct Api {
 /// Bounds of requests.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RequestLimits {
-    /// The largest body, in bytes.
-    pub body: usize,
-    /// The largest body of a batch, in bytes.
-    pub batch: usize,
+    /// The largest body.
+    pub body: BodyLimit,
+    /// The largest body of a batch.
+    pub batch: BodyLimit,
     /// How long a client may take for a body.
     pub read: Duration,
 }

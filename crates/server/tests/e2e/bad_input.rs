@@ -161,6 +161,17 @@ fn media_types_and_headers() {
             check(&format!("{path} {media}"), &answer, 415, &["Content-Type", "application/json"]);
         }
     }
+    for path in ["/commands", "/commands/batch", "/workers/echo/pause"] {
+        for coding in ["gzip", "br", "identity, gzip"] {
+            let answer =
+                connection.send("POST", path, &[JSON, ("content-encoding", coding)], b"\x1f\x8b\x08");
+            let parts =
+                &["problem:content-encoding", "compressed bodies are not taken", "without Content-Encoding"];
+            check(&format!("{path} {coding}"), &answer, 415, parts);
+        }
+    }
+    let plain = [JSON, ("content-encoding", "Identity")];
+    assert_eq!(connection.send("POST", "/commands", &plain, body).status, 202);
     check("without", &connection.send("POST", "/commands", &[], body), 415, &["Content-Type"]);
     let lines = [("content-type", "application/x-ndjson")];
     check("lines", &connection.send("POST", "/commands", &lines, body), 415, &["application/json"]);
@@ -295,14 +306,24 @@ fn large_bodies_are_refused_with_an_answer() {
     let server = Server::start();
     let large = vec![b'x'; 3 << 20];
     let larger = vec![b' '; 9 << 20];
-    check("3 MB", &server.connect().send("POST", "/commands", &[JSON], &large), 413, &["1048576 bytes"]);
+    check(
+        "3 MB",
+        &server.connect().send("POST", "/commands", &[JSON], &large),
+        413,
+        &["1048576 bytes", "send less", "`limits.body`"],
+    );
     check(
         "9 MB",
         &server.connect().send("POST", "/commands/batch", &[JSON], &larger),
         413,
-        &["8388608 bytes"],
+        &["8388608 bytes", "several batches", "`limits.batch`"],
     );
-    check("pause", &server.connect().send("POST", "/workers/echo/pause", &[JSON], &large), 413, &[]);
+    check(
+        "pause",
+        &server.connect().send("POST", "/workers/echo/pause", &[JSON], &large),
+        413,
+        &["8192 bytes", "shorten the reason"],
+    );
     // In chunks the size is not known before it is exceeded.
     let mut connection = server.connect();
     connection.write(b"POST /commands HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n");
@@ -315,7 +336,12 @@ fn large_bodies_are_refused_with_an_answer() {
     check("chunks", &connection.read().expect("an answer"), 413, &["1048576 bytes"]);
     let one = r#"{"type":"outboard/echo","payload":1}"#;
     let many = format!("[{}]", vec![one; 10_001].join(","));
-    check("10,001", &server.post("/commands/batch", &many), 413, &["10000 commands"]);
+    check(
+        "10,001",
+        &server.post("/commands/batch", &many),
+        413,
+        &["10000 commands", "`limits.batch_commands`"],
+    );
     check_server(&server);
 }
 
