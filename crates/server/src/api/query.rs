@@ -45,11 +45,11 @@ impl Query {
         number.ok_or_else(|| invalid(name, format!("must be a whole number from {low} to {high}")))
     }
 
-    /// Whether a flag such as `?verbose` is given; its value may be missing, `true` or `false`.
+    /// Whether a flag such as `?verbose` is given; its value may be missing, `1`, `true` or `false`.
     pub(crate) fn flag(&self, name: &str) -> Result<bool, Problem> {
         match self.text(name) {
             None | Some("false") => Ok(false),
-            Some("" | "true") => Ok(true),
+            Some("" | "1" | "true") => Ok(true),
             Some(_) => Err(invalid(name, "must be true or false, or stand alone".to_owned())),
         }
     }
@@ -107,6 +107,10 @@ mod tests {
             let query = Query::parse(Some(text), KNOWN).unwrap();
             let problem = query.number("limit", 100, 1, 1_000).unwrap_err();
             assert_eq!(problem.errors[0].field, "limit", "{text}");
+        }
+        for (text, verbose) in [("", false), ("verbose=", true), ("verbose=1", true), ("verbose=true", true)]
+        {
+            assert_eq!(Query::parse(Some(text), KNOWN).unwrap().flag("verbose").unwrap(), verbose, "{text}");
         }
         assert!(Query::parse(Some("verbose=loud"), KNOWN).unwrap().flag("verbose").is_err());
     }
