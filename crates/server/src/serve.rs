@@ -14,6 +14,8 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use crate::config::env;
+
 /// What a service answers with.
 pub(crate) type Answer = Response<Full<Bytes>>;
 
@@ -42,8 +44,9 @@ pub(crate) struct Bound {
 /// Binds an address; port 0 takes a free port. `key` is what configures the port, for the error.
 pub(crate) async fn bind(address: SocketAddr, key: &str) -> Result<Bound, String> {
     let told = |error| {
+        let variable = env::variable_name(key);
         format!(
-            "`{key}`: cannot listen on {address}: {error}; free the port or configure another, 0 takes any"
+            "`{key}`: cannot listen on {address}: {error}; free the port, or set another as `{key}` or {variable}; 0 takes any"
         )
     };
     let listener = TcpListener::bind(address).await.map_err(told)?;

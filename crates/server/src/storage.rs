@@ -31,8 +31,9 @@ pub(crate) fn explain(directory: &Path, error: &OpenError) -> String {
             "the data directory {directory}: its database outboard.db cannot be used: {error}; \
              restore the directory from a backup, or name another with --data-dir"
         ),
-        // These name the mend themselves, and two of them the path.
-        OpenError::Locked { .. } | OpenError::Format { .. } => error.to_string(),
+        OpenError::Locked { .. } => format!("{error}; stop it, or name another directory with --data-dir"),
+        // It names path and mend itself.
+        OpenError::Format { .. } => error.to_string(),
         _ => format!("the data directory {directory}: {error}"),
     }
 }

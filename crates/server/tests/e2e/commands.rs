@@ -27,6 +27,7 @@ fn a_second_up_on_the_same_directory_is_refused_with_one_clear_line() {
         let told = text(&second.stderr);
         assert_eq!(told.lines().count(), 1, "{told}");
         assert!(told.contains("outboard-data is in use by process"), "{told}");
+        assert!(told.contains("stop it, or name another directory with --data-dir"), "{told}");
     }
     assert_eq!(server.get("/readyz").status, 200, "the first one is not disturbed");
 }
@@ -36,13 +37,18 @@ fn a_port_that_is_taken_is_told() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let directory = tempfile::tempdir().unwrap();
-    let up = run(directory.path(), &["up", "--port", &port]);
-    assert_eq!(up.status.code(), Some(1));
-    assert!(
-        text(&up.stderr).contains(&format!("`api.port`: cannot listen on 127.0.0.1:{port}")),
-        "{}",
-        text(&up.stderr)
-    );
+    for (key, variable) in [("api.port", "OUTBOARD_API__PORT"), ("metrics.port", "OUTBOARD_METRICS__PORT")] {
+        let mut up = outboard(directory.path());
+        up.arg("up").env("OUTBOARD_API__PORT", "0").env("OUTBOARD_METRICS__PORT", "0").env(variable, &port);
+        let up = up.output().unwrap();
+        let told = text(&up.stderr);
+        assert_eq!((up.status.code(), told.lines().count()), (Some(1), 1), "{told}");
+        for part in
+            [format!("`{key}`: cannot listen on 127.0.0.1:{port}"), format!("or {variable}; 0 takes any")]
+        {
+            assert!(told.contains(&part), "{told}");
+        }
+    }
     assert!(!directory.path().join("outboard-data").exists(), "no directory is left behind");
 }
 
