@@ -238,3 +238,15 @@ fn two_that_retry_all_at_once_share_the_letters() {
     });
     assert_eq!((retried.iter().sum(), dead()), (500_u64, Some(0.0)));
 }
+
+/// Otherwise the server of this directory would be changed instead of the one that was named.
+#[test]
+fn a_server_that_is_named_before_the_subcommand_is_the_one_that_is_asked() {
+    let server = Server::start();
+    let (url, elsewhere) = (format!("http://{}", server.address), tempfile::tempdir().unwrap());
+    let pause = run(elsewhere.path(), &["workers", "--url", &url, "pause", "echo"]);
+    assert_eq!(text(&pause.stdout), "echo is paused\n", "{}", text(&pause.stderr));
+    let data = server.directory().join("outboard-data");
+    let retry = run(elsewhere.path(), &["dead", "--data-dir", data.to_str().unwrap(), "retry", "--all"]);
+    assert_eq!(text(&retry.stdout), "dead letters retried: 0\n", "{}", text(&retry.stderr));
+}
