@@ -146,6 +146,8 @@ struct Open {
     held: HeldMessages,
     /// What was given back when it opened.
     given_back: Vec<(Tag, u32)>,
+    /// Messages that may have brought the target down: in doubt, even if the target was sick.
+    blamed: Vec<u64>,
 }
 
 impl Open {
@@ -175,7 +177,8 @@ impl Outage {
         }
     }
 
-    /// Why it is open and how many probes there were; `None` while it is closed.
+    /// Why it is open, as the last probe or else what opened it said, and how many probes there were; `None` while it is
+    /// closed.
     pub(crate) fn open(&self) -> Option<(&Arc<str>, u64)> {
         match &self.phase {
             Phase::Closed { .. } => None,
@@ -349,8 +352,13 @@ impl Outage {
         patience: Patience,
         opening: Opening,
     ) -> Reaction {
+        let blamed = match &self.phase {
+            Phase::Closed { streak, .. } => streak.answered(),
+            Phase::Open(_) => Vec::new(),
+        };
         self.phase = Phase::Open(Open {
             reason,
+            blamed,
             probes: 0,
             probe_at: if self.asks { now + self.policy.probe_every } else { now },
             patience,
@@ -376,6 +384,7 @@ impl Outage {
         let pace = self.pace();
         match &mut self.phase {
             Phase::Open(open) => {
+                open.reason = failed.reason.clone();
                 open.patience.failed(pace, spent);
                 open.evidence.probe_failed();
                 open.held.hold_probed(delivery, failed);
@@ -390,6 +399,7 @@ impl Outage {
         let pace = self.pace();
         match &mut self.phase {
             Phase::Open(open) => {
+                open.reason = reason;
                 // Only a question that ran out of time can show that the target hangs. An answer that came late does
                 // not: its good answers may take as long.
                 let took = if spent.is_expired { spent.took } else { Duration::ZERO };
@@ -432,8 +442,10 @@ impl Outage {
         if !open.evidence.clears_messages(self.policy.distinct) {
             let given_back = open.given_back.iter().map(|(tag, _)| tag.number);
             self.doubtful.extend(given_back.chain(open.held.ids_of_failed()));
-            self.forget_oldest();
         }
+        // Else one that crashes the target would have its attempts given back for ever: what follows a crash is an outage.
+        self.doubtful.extend(open.blamed);
+        self.forget_oldest();
         Reaction::Close(open.held.release())
     }
 

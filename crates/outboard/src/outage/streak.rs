@@ -21,6 +21,7 @@ pub(super) struct Streak {
 struct Seen {
     tag: Tag,
     id: Position,
+    cause: Cause,
 }
 
 impl Streak {
@@ -44,7 +45,7 @@ impl Streak {
 
     /// Adds a failure. When the row is full, the attempts in it are returned, to be given back.
     pub(super) fn push(&mut self, tag: Tag, id: Position, cause: Cause) -> Option<Vec<(Tag, u32)>> {
-        let seen = Seen { tag, id };
+        let seen = Seen { tag, id, cause };
         push_bounded(&mut self.all, seen, self.failures);
         if matches!(cause, Cause::Unavailable | Cause::Unreachable) {
             push_bounded(&mut self.unreachable, seen, self.failures);
@@ -59,6 +60,12 @@ impl Streak {
     /// The messages of the last failures.
     pub(super) fn ids(&self) -> impl Iterator<Item = u64> {
         self.all.iter().map(|seen| seen.id.0)
+    }
+
+    /// Those of them that reached the target and got an error, or no answer at all: one may be what brought the target
+    /// down.
+    pub(super) fn answered(&self) -> Vec<u64> {
+        self.all.iter().filter(|seen| seen.cause == Cause::Target).map(|seen| seen.id.0).collect()
     }
 
     /// The counted attempts of the last failures.

@@ -173,3 +173,38 @@ fn silence_that_opens_an_outage_clears_nobody() {
         assert!(!opens_again(&mut world, [1; 10]), "silent for {took:?}");
     }
 }
+
+#[test]
+fn a_message_that_brings_the_target_down_has_its_attempts_given_back_once() {
+    let mut world = World::new();
+    for round in 0..5 {
+        // It gets no answer; the others find nobody there, also those that are tried as probes.
+        assert!(matches!(world.fails(1, Cause::Target), Reaction::Charge(..)));
+        let mut reactions = (2..=11).map(|id| world.fails(id, Cause::Unreachable));
+        let opening = reactions.find_map(|reaction| match reaction {
+            Reaction::Open(opening) => Some(opening),
+            _ => None,
+        });
+        let give_back = opening.expect("ten failures open").give_back;
+        let is_given_back = give_back.iter().any(|(given_back, _)| *given_back == tag(1));
+        assert_eq!(is_given_back, round == 0, "round {round}");
+        for id in 50..60 {
+            world.fetch([id]);
+            let delivery = world.probe_message();
+            world.probe_fails(delivery);
+        }
+        world.fetch([99]);
+        world.probe_message();
+        world.probe_succeeds();
+    }
+}
+
+#[test]
+fn the_reason_is_what_the_last_probe_said() {
+    let mut world = World::with(32, true);
+    world.open();
+    world.probe();
+    world.on(sick("gone fishing"));
+    let (reason, probes) = world.outage.open().unwrap();
+    assert_eq!((&**reason, probes), ("gone fishing", 1));
+}
