@@ -120,6 +120,18 @@ impl World {
         assert!(matches!(reaction, Reaction::Nothing));
     }
 
+    /// Messages are fetched and fail as probes; then another one succeeds, and the outage is over.
+    fn ends_after(&mut self, failing: impl IntoIterator<Item = u64>) {
+        for id in failing {
+            self.fetch([id]);
+            let delivery = self.probe_message();
+            self.probe_fails(delivery);
+        }
+        self.fetch([99]);
+        self.probe_message();
+        self.probe_succeeds();
+    }
+
     fn probe_succeeds(&mut self) -> Closing {
         match self.on(Event::ProbeDone { took: Duration::from_millis(5) }) {
             Reaction::Close(closing) => closing,

@@ -76,14 +76,7 @@ fn an_outage_in_which_other_messages_fail_too_leaves_no_doubt() {
     for (clean, is_certain) in [(0, false), (2, false), (3, true), (20, true)] {
         let mut world = World::new();
         world.open();
-        for id in 50..50 + clean {
-            world.fetch([id]);
-            let delivery = world.probe_message();
-            world.probe_fails(delivery);
-        }
-        world.fetch([99]);
-        world.probe_message();
-        world.probe_succeeds();
+        world.ends_after(50..50 + clean);
         assert_eq!(opens_again(&mut world, 1..=10), is_certain, "{clean} failed as probes");
     }
 }
@@ -188,14 +181,7 @@ fn a_message_that_brings_the_target_down_has_its_attempts_given_back_once() {
         let give_back = opening.expect("ten failures open").give_back;
         let is_given_back = give_back.iter().any(|(given_back, _)| *given_back == tag(1));
         assert_eq!(is_given_back, round == 0, "round {round}");
-        for id in 50..60 {
-            world.fetch([id]);
-            let delivery = world.probe_message();
-            world.probe_fails(delivery);
-        }
-        world.fetch([99]);
-        world.probe_message();
-        world.probe_succeeds();
+        world.ends_after(50..60);
     }
 }
 
