@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use http::StatusCode;
 use outboard::{WorkerInfo, WorkerState, runtime::Counters};
 use outboard_core::{
-    Position,
+    Kind, Position,
     ledger::{WorkerName, WorkerRow},
 };
 use outboard_http::{Problem, problem::FieldError};
@@ -76,7 +76,11 @@ impl Api {
             })
             .collect();
         let behind: Vec<_> = workers.iter().map(|worker| worker.low.next()).collect();
-        let oldest = self.log.get(behind).await.map_err(|error| Problem::from(&error))?;
+        let oldest = match self.log.get(behind).await {
+            // A worker that cannot pass a damaged message says so itself; its list is what tells.
+            Err(error) if error.kind == Kind::Corrupt => Vec::new(),
+            oldest => oldest.map_err(|error| Problem::from(&error))?,
+        };
         for (worker, message) in workers.iter_mut().zip(oldest) {
             worker.oldest = message.map(|message| Moment(message.timestamp));
         }

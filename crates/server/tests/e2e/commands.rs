@@ -1,5 +1,7 @@
 //! The commands beside `up`.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use crate::harness::{Server, Setup, outboard, run, run_with_input, text};
@@ -131,14 +133,35 @@ fn the_log_is_verified_running_stopped_and_after_a_crash() {
         "messages: 5, workers: 1; all is as it was written\n"
     );
     // One changed byte in one payload is found.
-    let database = directory.path().join("outboard-data/outboard.db");
+    spoil_one_byte(directory.path());
+    let spoiled = run(directory.path(), &["log", "verify", "--json"]);
+    assert_eq!(spoiled.status.code(), Some(1));
+    assert_eq!(serde_json::from_slice::<Value>(&spoiled.stdout).unwrap()["clean"], false);
+}
+
+/// Changes one byte of the first payload that is marked.
+fn spoil_one_byte(directory: &Path) {
+    let database = directory.join("outboard-data/outboard.db");
     let mut bytes = std::fs::read(&database).unwrap();
     let at = bytes.windows(MARK.len()).position(|window| window == MARK.as_bytes());
     bytes[at.expect("a clean stop has moved everything into the file")] ^= 1;
     std::fs::write(&database, bytes).unwrap();
-    let spoiled = run(directory.path(), &["log", "verify", "--json"]);
-    assert_eq!(spoiled.status.code(), Some(1));
-    assert_eq!(serde_json::from_slice::<Value>(&spoiled.stdout).unwrap()["clean"], false);
+}
+
+#[test]
+fn a_damaged_message_stops_its_worker_which_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut server = Server::start_in(directory.path(), &Setup::default());
+    let echo = |server: &Server| server.get("/workers").json()["workers"][0].clone();
+    assert_eq!(server.post("/workers/echo/pause", "").status, 200);
+    server.command("outboard/echo", &format!(r#""{MARK}""#));
+    server.stop();
+    spoil_one_byte(directory.path());
+    let server = Server::start_in(directory.path(), &Setup::default());
+    assert_eq!(echo(&server)["state"], "paused", "a list that fails tells nothing");
+    assert_eq!(server.post("/workers/echo/resume", "").status, 200);
+    server.wait_until("failed", |server| echo(server)["state"] == "failed");
+    assert_eq!(server.get("/readyz").status, 503);
 }
 
 #[test]
