@@ -20,7 +20,10 @@ const BATCHES: [usize; 2] = [64, 1_000];
 /// The least ratio when the answer is awaited: at small batches, what it takes to change threads twice shows.
 const AWAITED: f64 = 0.7;
 
-/// Alternates slices of both: what disturbs the machine disturbs both.
+/// Within a slice, each has so many turns: the speed of a disk drifts within seconds.
+const TURNS: u32 = 20;
+
+/// Alternates slices of all: what disturbs the machine disturbs each.
 pub(crate) fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     for batch in BATCHES {
@@ -31,15 +34,19 @@ pub(crate) fn run(settings: &Settings, report: &mut Report) -> Result<()> {
         let (mut blocking, mut awaiting, mut peer) =
             (Samples::default(), Samples::default(), Samples::default());
         for slice in 0..=settings.slices {
-            let peer_rows = rows_per_second(settings.slice, batch, || raw.append(batch))?;
-            let append = || Ok(log.append_blocking(orders.batch(batch).into()).map(drop)?);
-            let blocking_rows = rows_per_second(settings.slice, batch, append)?;
-            let awaiting_rows = runtime.block_on(awaiting_slice(&log, &mut orders, settings.slice, batch))?;
+            let mut rates = [Rate::default(); 3];
+            for _ in 0..TURNS {
+                let turn = settings.slice / TURNS;
+                rates[0].add(turn, batch, || raw.append(batch))?;
+                rates[1]
+                    .add(turn, batch, || Ok(log.append_blocking(orders.batch(batch).into()).map(drop)?))?;
+                let awaited = || Ok(runtime.block_on(log.append(orders.batch(batch).into())).map(drop)?);
+                rates[2].add(turn, batch, awaited)?;
+            }
             // The first slice of each warms up.
             if slice > 0 {
-                peer.push(peer_rows);
-                blocking.push(blocking_rows);
-                awaiting.push(awaiting_rows);
+                let samples = [&mut peer, &mut blocking, &mut awaiting];
+                samples.into_iter().zip(rates).for_each(|(samples, rate)| samples.push(rate.per_second()));
             }
         }
         runtime.block_on(log.close());
@@ -57,20 +64,26 @@ pub(crate) fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-async fn awaiting_slice(log: &Embedded, orders: &mut Orders, slice: Duration, batch: usize) -> Result<f64> {
-    let (began, mut rows) = (Instant::now(), 0);
-    while began.elapsed() < slice {
-        log.append(orders.batch(batch).into()).await?;
-        rows += batch;
-    }
-    Ok(rows as f64 / began.elapsed().as_secs_f64())
+/// Rows, and the time that they took.
+#[derive(Debug, Clone, Copy, Default)]
+struct Rate {
+    rows: usize,
+    time: Duration,
 }
 
-fn rows_per_second(slice: Duration, batch: usize, mut append: impl FnMut() -> Result<()>) -> Result<f64> {
-    let (began, mut rows) = (Instant::now(), 0);
-    while began.elapsed() < slice {
-        append()?;
-        rows += batch;
+impl Rate {
+    /// Appends batches for about this long.
+    fn add(&mut self, turn: Duration, batch: usize, mut append: impl FnMut() -> Result<()>) -> Result<()> {
+        let began = Instant::now();
+        while began.elapsed() < turn {
+            append()?;
+            self.rows += batch;
+        }
+        self.time += began.elapsed();
+        Ok(())
     }
-    Ok(rows as f64 / began.elapsed().as_secs_f64())
+
+    fn per_second(self) -> f64 {
+        self.rows as f64 / self.time.as_secs_f64()
+    }
 }
