@@ -6,7 +6,7 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{
     Fut,
-    error::PortError,
+    error::Health,
     ledger::{Guard, KeyWrite},
     message::{Message, NewMessage, Position},
     time::Time,
@@ -71,6 +71,10 @@ pub struct Delivery {
     pub attempt: u32,
     /// Whether it runs alone, because it may have crashed the process.
     pub suspect: bool,
+    /// Whether somebody may have had it before: only then is it worth asking whether it is done already.
+    pub redelivered: bool,
+    /// Whether its id is the same each time it is delivered. Without that, its effects happen at least once.
+    pub is_identified: bool,
 }
 
 /// What became of a delivery.
@@ -165,8 +169,9 @@ pub struct Status {
     /// How often the wall clock was seen to jump, in either direction: it was set, or the machine was suspended. Due
     /// times go by the new time.
     pub clock_jumps: u64,
-    /// Why it does not deliver, if something is wrong: a full table, a backend that is away.
-    pub error: Option<PortError>,
+    /// Whether it consumes: `Recovering` while its backend is away or refuses it, `Refusing` when it takes nothing new (a
+    /// full table). Says nothing of a pause.
+    pub health: Health,
 }
 
 /// How a drain ended.

@@ -94,6 +94,14 @@ pub enum Health {
 }
 
 impl Health {
+    /// What is wrong, if something is.
+    pub fn error(&self) -> Option<&PortError> {
+        match self {
+            Self::Ready => None,
+            Self::Recovering { error, .. } | Self::Refusing(error) | Self::Failed(error) => Some(error),
+        }
+    }
+
     /// Whether new work is taken.
     pub fn is_ready(&self) -> bool {
         matches!(self, Self::Ready)

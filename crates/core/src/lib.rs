@@ -16,10 +16,14 @@ pub mod log;
 pub mod consumer;
 pub mod log_consumer;
 
+pub mod queue;
+pub mod store;
+
 pub mod backoff;
 pub mod fault;
 pub mod lifecycle;
 pub mod planted;
+pub mod recovery;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;

@@ -118,8 +118,10 @@ impl NewMessage {
 /// A message as the log holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Its position in the log, which is its id.
+    /// Its position in the log, which is its id there; `START` when it came from a queue.
     pub id: Position,
+    /// Its id when it came from a queue.
+    pub name: Option<Arc<str>>,
     /// The type, such as `orders/confirm`.
     pub kind: Arc<str>,
     /// The payload's bytes, JSON by convention.

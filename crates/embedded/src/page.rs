@@ -129,6 +129,7 @@ impl Builder {
         })?;
         Ok(Arc::new(Message {
             id: Position(fields.id.cast_unsigned()),
+            name: None,
             kind,
             payload: self.payload(fields.payload),
             headers,

@@ -177,7 +177,7 @@ pub(crate) fn prepare(messages: Vec<NewMessage>) -> Result<(Vec<Arc<Message>>, u
         }
         bytes += kind.len() + payload.len() + headers.iter().map(|(n, v)| n.len() + v.len()).sum::<usize>();
         let (id, timestamp) = (Position::START, Time::default());
-        prepared.push(Arc::new(Message { id, kind, payload, headers, timestamp, run_at }));
+        prepared.push(Arc::new(Message { id, name: None, kind, payload, headers, timestamp, run_at }));
     }
     Ok((prepared, bytes))
 }

@@ -229,6 +229,7 @@ mod tests {
             let (kind, payload, headers) = (kind.into(), Bytes::from_static(b"{}"), Headers::default());
             Arc::new(Message {
                 id: Position(id),
+                name: None,
                 kind,
                 payload,
                 headers,

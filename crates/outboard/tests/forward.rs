@@ -86,6 +86,7 @@ fn forward_to(address: SocketAddr) -> Forward {
 fn attempt(number: u32, headers: Headers) -> Attempt {
     let message = Message {
         id: Position(7),
+        name: None,
         kind: "orders/confirm".into(),
         payload: Bytes::from_static(br#"{"order_id":7}"#),
         headers,

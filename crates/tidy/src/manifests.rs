@@ -9,13 +9,31 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("outboard-embedded", &["outboard-core"]),
     ("outboard-http", &["outboard-core"]),
     ("outboard", &["outboard-core", "outboard-embedded", "outboard-http", "outboard-derive"]),
+    ("outboard-testkit", &[]),
+    ("outboard-backends", &["outboard-core", "outboard-testkit"]),
     (
         "outboard-server",
-        &["outboard", "outboard-core", "outboard-embedded", "outboard-http", "outboard-derive"],
+        &[
+            "outboard",
+            "outboard-core",
+            "outboard-embedded",
+            "outboard-http",
+            "outboard-derive",
+            "outboard-backends",
+            "outboard-testkit",
+        ],
     ),
     (
         "outboard-bench",
-        &["outboard", "outboard-core", "outboard-embedded", "outboard-http", "outboard-derive"],
+        &[
+            "outboard",
+            "outboard-core",
+            "outboard-embedded",
+            "outboard-http",
+            "outboard-derive",
+            "outboard-backends",
+            "outboard-testkit",
+        ],
     ),
     ("outboard-tidy", &[]),
 ];

@@ -454,7 +454,7 @@ pub async fn a_full_table_of_parked_messages_stops_claiming(backend: &dyn Backen
         parked += 1;
     }
     assert!((5..40).contains(&parked), "{parked} were parked");
-    let error = consumer.status().error.expect("a full table is told");
+    let error = consumer.status().health.error().cloned().expect("a full table is told");
     assert_eq!(error.kind, crate::Kind::Full);
     consumer.give_back(vec![(Tag { epoch: consumer.status().epoch, number: 1 }, 1)]);
     assert_eq!(ids(&take(&consumer, 1).await), [1]);

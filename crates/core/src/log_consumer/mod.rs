@@ -9,6 +9,7 @@ mod jumps;
 mod open;
 mod settling;
 mod state;
+mod status;
 #[cfg(test)]
 mod tests;
 

@@ -14,9 +14,9 @@ use super::{
     settling::{After, Sent},
 };
 use crate::{
-    consumer::{Delivery, Flow, Status, Tag, Ticket},
+    consumer::{Delivery, Flow, Tag, Ticket},
     cursor::Cursor,
-    error::{Kind, PortError},
+    error::PortError,
     ledger::{NewDead, Opened, Parked, ParkedChange, ParkedState, Unit},
     log::{Limit, Page},
     message::{Message, Position},
@@ -123,7 +123,7 @@ pub(super) struct State {
     /// This step has left something to commit that nobody else will ask to be committed.
     wants_flush: bool,
     pub(super) last_progress: Time,
-    jumps: Jumps,
+    pub(super) jumps: Jumps,
     pub(super) failed: Option<PortError>,
     /// Why commits do not get through at the moment.
     pub(super) trouble: Option<PortError>,
@@ -258,6 +258,8 @@ impl State {
             message: held.message.clone(),
             attempt: held.attempts + 1,
             suspect: self.suspect_running == Some(held.position()),
+            redelivered: false,
+            is_identified: true,
         };
         if is_planted(Bug::DoneWhenClaimed) && !held.parked {
             push_range(&mut self.bulk.done, held.position(), held.position());
@@ -467,25 +469,6 @@ impl State {
             self.give_up_claim(held);
         }
         (self.settled - settled_before, returned)
-    }
-
-    pub(super) fn status(&self, epoch: u64) -> Status {
-        let full = (self.parked >= self.options.max_parked).then(|| {
-            let text =
-                format!("{} messages are parked, which is the limit; nothing new is taken", self.parked);
-            PortError::new(Kind::Full, text)
-        });
-        Status {
-            flow: self.flow,
-            epoch,
-            low: self.cursor.low(),
-            unsettled: self.unsettled(),
-            parked: self.parked,
-            suspects: self.suspects.len() as u32 + u32::from(self.suspect_running.is_some()),
-            last_progress: self.last_progress,
-            clock_jumps: self.jumps.count(),
-            error: self.failed.clone().or_else(|| self.trouble.clone()).or(full),
-        }
     }
 }
 

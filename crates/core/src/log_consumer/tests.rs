@@ -27,6 +27,7 @@ fn message() -> Arc<Message> {
 fn message_at(id: Position) -> Arc<Message> {
     Arc::new(Message {
         id,
+        name: None,
         kind: "a/a".into(),
         payload: "{}".into(),
         headers: Default::default(),

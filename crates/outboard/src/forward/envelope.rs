@@ -87,6 +87,7 @@ mod tests {
     fn attempt(payload: &'static [u8]) -> Attempt {
         let message = Message {
             id: Position(7),
+            name: None,
             kind: "orders/confirm".into(),
             payload: Bytes::from_static(payload),
             headers: Headers::default(),

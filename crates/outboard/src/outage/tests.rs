@@ -25,13 +25,21 @@ fn delivery(id: u64) -> Delivery {
 fn attempt(id: u64, attempt: u32) -> Delivery {
     let message = Message {
         id: Position(id),
+        name: None,
         kind: "orders/confirm".into(),
         payload: Bytes::new(),
         headers: Headers::default(),
         timestamp: Time::from_millis(0),
         run_at: None,
     };
-    Delivery { tag: tag(id), message: Arc::new(message), attempt, suspect: false }
+    Delivery {
+        tag: tag(id),
+        message: Arc::new(message),
+        attempt,
+        suspect: false,
+        redelivered: false,
+        is_identified: true,
+    }
 }
 
 fn tag(id: u64) -> Tag {

@@ -253,7 +253,7 @@ impl WorkerHandle {
 
     /// What keeps its consumer from delivering at the moment, if something does.
     pub fn trouble(&self) -> Option<PortError> {
-        self.0.consumer.status().error
+        self.0.consumer.status().health.error().cloned()
     }
 
     /// Pauses it durably: when this returns, nothing new begins, not even after a restart. What runs goes on to its

@@ -104,7 +104,7 @@ impl From<Status> for ConsumerInfo {
             suspects: status.suspects,
             last_progress: status.last_progress,
             clock_jumps: status.clock_jumps,
-            error: status.error.map(|error| error.to_string()),
+            error: status.health.error().map(ToString::to_string),
         }
     }
 }

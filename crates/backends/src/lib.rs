@@ -1,0 +1,4 @@
+//! Outboard's ports on brokers: a module and a feature each.
+
+#[cfg(feature = "rabbitmq")]
+pub mod rabbitmq;

@@ -1,0 +1,164 @@
+//! From a socket to a connection that both sides agree on.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use outboard_core::{Kind, PortError};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::{
+    codec::{
+        field::ShortString,
+        frame::{Frame, PROTOCOL_HEADER, put_method},
+        method::Method,
+        table::{Table, Value},
+    },
+    connection::closed_by_broker,
+    url::Target,
+};
+
+/// How often each side gives a sign of life, at the longest; after twice this without one the connection is lost.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// The largest frame that is sent or taken; RabbitMQ offers as much.
+const FRAME_MAX: u32 = 128 << 10;
+
+/// At most this many channels on a connection; RabbitMQ offers as many.
+const CHANNEL_MAX: u16 = 2_047;
+
+/// The limits of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Agreed {
+    pub(crate) channel_max: u16,
+    /// Bytes of a frame, its head and end included.
+    pub(crate) frame_max: usize,
+    pub(crate) heartbeat: Duration,
+}
+
+/// A connection that is being made.
+struct Opening<'a> {
+    target: &'a Target,
+    stream: TcpStream,
+    buffer: BytesMut,
+}
+
+/// Connects and signs in. Returns the socket, what was read beyond the handshake, and the limits.
+pub(super) async fn open(target: &Target) -> Result<(TcpStream, BytesMut, Agreed), PortError> {
+    let unreachable =
+        |error| PortError::new(Kind::Unavailable, format!("{target} cannot be reached: {error}"));
+    let stream = TcpStream::connect((&*target.host, target.port)).await.map_err(unreachable)?;
+    stream.set_nodelay(true).map_err(unreachable)?;
+    let mut opening = Opening { target, stream, buffer: BytesMut::new() };
+    let agreed = opening.shake_hands().await?;
+    Ok((opening.stream, opening.buffer, agreed))
+}
+
+impl Opening<'_> {
+    async fn shake_hands(&mut self) -> Result<Agreed, PortError> {
+        self.send(&PROTOCOL_HEADER).await?;
+        let Method::ConnectionStart { mechanisms, .. } = self.receive().await? else {
+            return Err(self.unexpected("Start"));
+        };
+        if !mechanisms.split(|&byte| byte == b' ').any(|mechanism| mechanism == b"PLAIN") {
+            let text = format!("{} does not take a user and a password (PLAIN)", self.target);
+            return Err(PortError::new(Kind::Unsupported, text));
+        }
+        self.send_method(&start_ok(self.target)).await?;
+        let Method::ConnectionTune { channel_max, frame_max, heartbeat } = self.receive().await? else {
+            return Err(self.unexpected("Tune"));
+        };
+        let (agreed, tune_ok) = agree(channel_max, frame_max, heartbeat);
+        self.send_method(&tune_ok).await?;
+        let too_long = || PortError::new(Kind::Invalid, "a vhost's name has at most 255 bytes");
+        let vhost = ShortString::new(self.target.vhost.clone()).ok_or_else(too_long)?;
+        self.send_method(&Method::ConnectionOpen { vhost, reserved1: ShortString::default(), flags: 0 })
+            .await?;
+        let Method::ConnectionOpenOk { .. } = self.receive().await? else {
+            return Err(self.unexpected("Open-Ok"));
+        };
+        Ok(agreed)
+    }
+
+    async fn send(&mut self, bytes: &[u8]) -> Result<(), PortError> {
+        self.stream.write_all(bytes).await.map_err(|error| self.lost(&error.to_string()))
+    }
+
+    async fn send_method(&mut self, method: &Method) -> Result<(), PortError> {
+        let mut frame = BytesMut::new();
+        put_method(&mut frame, 0, method);
+        self.send(&frame).await
+    }
+
+    /// The next method; a refusal is an error.
+    async fn receive(&mut self) -> Result<Method, PortError> {
+        loop {
+            let corrupt = |error| PortError::new(Kind::Unsupported, format!("{}: {error}", self.target));
+            match Frame::read(&mut self.buffer, FRAME_MAX as usize).map_err(corrupt)? {
+                Some(Frame::Method(0, Method::ConnectionClose { code, text, .. })) => {
+                    let error = closed_by_broker(code, text.as_str());
+                    return Err(PortError::new(error.kind, format!("{} refuses: {error}", self.target)));
+                }
+                Some(Frame::Method(0, method)) => return Ok(method),
+                Some(Frame::Heartbeat) => {}
+                Some(_) => return Err(self.unexpected("a method")),
+                None => {
+                    let read = self.stream.read_buf(&mut self.buffer).await;
+                    match read {
+                        Ok(0) => return Err(self.lost("it closed the connection")),
+                        Ok(_) => {}
+                        Err(error) => return Err(self.lost(&error.to_string())),
+                    }
+                }
+            }
+        }
+    }
+
+    fn lost(&self, why: &str) -> PortError {
+        PortError::new(
+            Kind::Unavailable,
+            format!("{} went away while it was being opened: {why}", self.target),
+        )
+    }
+
+    fn unexpected(&self, expected: &str) -> PortError {
+        let text = format!("{} answered something else than {expected}: is it RabbitMQ?", self.target);
+        PortError::new(Kind::Unsupported, text)
+    }
+}
+
+fn start_ok(target: &Target) -> Method {
+    let yes = || Value::Bool(true);
+    let capabilities = Table::of([
+        // Without this, a wrong password looks like a connection that breaks.
+        ("authentication_failure_close", yes()),
+        ("basic.nack", yes()),
+        ("connection.blocked", yes()),
+        ("consumer_cancel_notify", yes()),
+        ("publisher_confirms", yes()),
+    ]);
+    let properties = Table::of([
+        ("product", "Outboard".into()),
+        ("version", env!("CARGO_PKG_VERSION").into()),
+        ("capabilities", Value::Table(capabilities)),
+    ]);
+    let response = Bytes::from(format!("\0{}\0{}", target.user, target.password));
+    let short = |text: &str| ShortString::new(text).unwrap_or_default();
+    Method::ConnectionStartOk { properties, mechanism: short("PLAIN"), response, locale: short("en_US") }
+}
+
+/// The smaller of what both want; 0 is no limit.
+fn agree(channel_max: u16, frame_max: u32, heartbeat: u16) -> (Agreed, Method) {
+    let channel_max = if channel_max == 0 { CHANNEL_MAX } else { channel_max.min(CHANNEL_MAX) };
+    let frame_max = if frame_max == 0 { FRAME_MAX } else { frame_max.clamp(4_096, FRAME_MAX) };
+    let ours = HEARTBEAT.as_secs() as u16;
+    let heartbeat = if heartbeat == 0 { ours } else { heartbeat.min(ours) };
+    let agreed = Agreed {
+        channel_max,
+        frame_max: frame_max as usize,
+        heartbeat: Duration::from_secs(heartbeat.into()),
+    };
+    (agreed, Method::ConnectionTuneOk { channel_max, frame_max, heartbeat })
+}

@@ -1,0 +1,13 @@
+//! RabbitMQ over AMQP 0-9-1.
+
+mod channel;
+mod codec;
+mod connection;
+mod handshake;
+mod url;
+
+pub use codec::table::{Table, Value};
+pub use url::Target;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+//! A TCP connection that fails on command.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
+use tokio_util::task::AbortOnDropHandle;
+
+/// What the proxy does with its connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Passes everything on.
+    Pass,
+    /// Ends every connection, and every new one at once.
+    Close,
+    /// Keeps every connection, takes new ones, and passes nothing on.
+    Silent,
+}
+
+/// Stands before a server on this machine. Dropping it ends its connections.
+#[derive(Debug)]
+pub struct Proxy {
+    port: u16,
+    mode: Arc<watch::Sender<Mode>>,
+    _listening: AbortOnDropHandle<()>,
+}
+
+impl Proxy {
+    /// Listens on a free port for the server at `upstream`.
+    pub async fn start(upstream: u16) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let port = listener.local_addr()?.port();
+        let mode = Arc::new(watch::Sender::new(Mode::Pass));
+        let listening = AbortOnDropHandle::new(tokio::spawn(listen(listener, upstream, mode.clone())));
+        Ok(Self { port, mode, _listening: listening })
+    }
+
+    /// Where it listens, on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// From now on it does this, also with the connections that it has.
+    pub fn set(&self, mode: Mode) {
+        self.mode.send_replace(mode);
+    }
+}
+
+async fn listen(listener: TcpListener, upstream: u16, mode: Arc<watch::Sender<Mode>>) {
+    // Aborted together with this task.
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                if let Ok((stream, _)) = accepted {
+                    connections.spawn(connection(stream, upstream, mode.subscribe()));
+                }
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn connection(mut client: TcpStream, upstream: u16, mut mode: watch::Receiver<Mode>) {
+    let mut server = None;
+    loop {
+        let now = *mode.borrow_and_update();
+        let passing = async {
+            match now {
+                Mode::Pass => pass(&mut client, &mut server, upstream).await,
+                Mode::Close => {}
+                Mode::Silent => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = passing => return,
+            changed = mode.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Passes bytes on until one side ends.
+async fn pass(client: &mut TcpStream, server: &mut Option<TcpStream>, upstream: u16) {
+    if server.is_none() {
+        *server = TcpStream::connect(("127.0.0.1", upstream)).await.ok();
+    }
+    let Some(server) = server else { return };
+    // An end is an end, whichever way it came.
+    let _ = copy_bidirectional(client, server).await;
+    let _ = server.shutdown().await;
+}
+
+/// Reads until the peer ends the connection, for tests of what a peer is told.
+pub async fn read_to_end(stream: &mut TcpStream) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).await?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_passes_falls_silent_and_ends_as_told() {
+        let echo = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = echo.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = echo.accept().await {
+                tokio::spawn(async move {
+                    let (mut reader, mut writer) = stream.split();
+                    tokio::io::copy(&mut reader, &mut writer).await
+                });
+            }
+        });
+        let proxy = Proxy::start(port).await.unwrap();
+        let mut stream = TcpStream::connect(("127.0.0.1", proxy.port())).await.unwrap();
+        let mut answer = [0; 4];
+        stream.write_all(b"ping").await.unwrap();
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"ping");
+        proxy.set(Mode::Silent);
+        stream.write_all(b"pong").await.unwrap();
+        let wait = std::time::Duration::from_millis(50);
+        assert!(tokio::time::timeout(wait, stream.read_exact(&mut answer)).await.is_err(), "nothing comes");
+        proxy.set(Mode::Pass);
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"pong", "nothing is lost by silence");
+        proxy.set(Mode::Close);
+        assert!(read_to_end(&mut stream).await.map_or(true, |rest| rest.is_empty()));
+    }
+}

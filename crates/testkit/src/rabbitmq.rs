@@ -1,0 +1,77 @@
+//! A RabbitMQ of one's own.
+
+use anyhow::Result;
+
+use crate::held::{Held, free_ports, words};
+
+/// Starts Erlang's table of names in the same process group: the server would leave its own one behind.
+const START: &str =
+    r#"epmd -address 127.0.0.1 -port "$ERL_EPMD_PORT" & exec /usr/lib/rabbitmq/bin/rabbitmq-server"#;
+
+/// A running broker; killed when dropped.
+#[derive(Debug)]
+pub struct RabbitMq {
+    held: Held,
+    port: u16,
+}
+
+impl RabbitMq {
+    /// Starts one, with the account `guest` and the vhost `/`, and waits until it takes connections (some 5 s).
+    pub fn start() -> Result<Self> {
+        Self::configured("")
+    }
+
+    /// Starts one with more lines in its `rabbitmq.conf`.
+    pub fn configured(lines: &str) -> Result<Self> {
+        let [port, distribution, names] = free_ports();
+        let held = Held::start("Server startup complete", |directory| {
+            let path = |name: &str| directory.join(name).display().to_string();
+            std::fs::write(directory.join("plugins"), "[].")?;
+            std::fs::write(directory.join("rabbitmq.conf"), lines)?;
+            let variables = [
+                ("HOME", path("")),
+                ("RABBITMQ_NODENAME", format!("outboard-{port}@localhost")),
+                ("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1".to_owned()),
+                ("RABBITMQ_NODE_PORT", port.to_string()),
+                ("RABBITMQ_DIST_PORT", distribution.to_string()),
+                ("ERL_EPMD_PORT", names.to_string()),
+                ("ERL_EPMD_ADDRESS", "127.0.0.1".to_owned()),
+                ("RABBITMQ_SERVER_START_ARGS", "-start_epmd false".to_owned()),
+                ("RABBITMQ_MNESIA_BASE", path("mnesia")),
+                ("RABBITMQ_LOG_BASE", path("log")),
+                ("RABBITMQ_LOGS", "-".to_owned()),
+                ("RABBITMQ_ENABLED_PLUGINS_FILE", path("plugins")),
+                ("RABBITMQ_CONFIG_FILE", path("rabbitmq")),
+                ("RABBITMQ_PID_FILE", path("pid")),
+            ];
+            let variables = variables.map(|(name, value)| (name.to_owned(), value));
+            Ok((words(["/bin/sh", "-c", START]), variables.into()))
+        })?;
+        Ok(Self { held, port })
+    }
+
+    /// Where it listens, on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its URL for the account and vhost that every new broker has.
+    pub fn url(&self) -> String {
+        url_at(self.port)
+    }
+
+    /// Kills it, as `kill -9` does; what it had stays.
+    pub fn kill(&mut self) {
+        self.held.kill();
+    }
+
+    /// Starts it again on what it had.
+    pub fn restart(&mut self) -> Result<()> {
+        self.held.run()
+    }
+}
+
+/// The URL of a broker, or of a proxy before it, on this port.
+pub fn url_at(port: u16) -> String {
+    format!("amqp://guest:guest@127.0.0.1:{port}")
+}
