@@ -8,6 +8,7 @@ pub mod effects;
 pub mod ledger;
 pub mod log;
 pub mod poison;
+pub mod queue;
 pub mod sharing;
 
 use std::{pin::Pin, sync::Arc, time::Duration};
