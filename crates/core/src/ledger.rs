@@ -53,6 +53,10 @@ pub trait Ledger: Send + Sync + fmt::Debug + 'static {
     /// Every worker ever opened, by name.
     fn workers(&self) -> Fut<'_, Vec<WorkerRow>>;
 
+    /// Which of these messages of a broker the worker is done with, in the order asked, as far as that is remembered
+    /// (a limited time).
+    fn inbox(&self, worker: WorkerName, ids: Vec<Arc<str>>) -> Fut<'_, Vec<bool>>;
+
     /// What every worker has done with one message. Says nothing of types: the caller knows who handles what.
     fn fates(&self, at: Position) -> Fut<'_, Vec<(WorkerName, Fate)>>;
 }
@@ -158,6 +162,9 @@ pub struct Unit {
     pub parked: Vec<ParkedChange>,
     /// New dead letters.
     pub dead: Vec<NewDead>,
+    /// The id of a broker's message that is done with this: a unit with the same one has come before, or will come to
+    /// nothing.
+    pub inbox: Option<Arc<str>>,
 }
 
 impl Unit {
@@ -172,6 +179,7 @@ impl Unit {
             appends: Vec::new(),
             parked: Vec::new(),
             dead: Vec::new(),
+            inbox: None,
         }
     }
 }
@@ -226,6 +234,8 @@ pub enum UnitResult {
     /// A write of it can never succeed, for this reason (an addition to what is not a number, a message that the log
     /// would refuse); nothing of it was written.
     Refused(Arc<str>),
+    /// The worker was done with this message of a broker before; nothing of it was written.
+    Repeated,
     /// A newer holder has the worker; nothing of it was written.
     Fenced,
 }

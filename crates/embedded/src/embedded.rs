@@ -331,6 +331,11 @@ impl Ledger for Embedded {
         self.query(move |connection| queries::keys(connection, &worker, &keys))
     }
 
+    fn inbox(&self, worker: WorkerName, ids: Vec<Arc<str>>) -> Fut<'_, Vec<bool>> {
+        let now = self.shared().options.clock.now();
+        self.query(move |connection| queries::inbox(connection, &worker, &ids, now))
+    }
+
     fn dead(&self, query: DeadQuery) -> Fut<'_, DeadPage> {
         self.query(move |connection| queries::dead(connection, &query))
     }

@@ -9,7 +9,9 @@ mod memory;
 mod open;
 mod options;
 
+mod expiring;
 mod idempotency;
+mod inbox;
 mod queue;
 mod request;
 mod seat;

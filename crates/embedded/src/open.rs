@@ -11,6 +11,7 @@ use rusqlite::{Connection, OptionalExtension};
 use crate::{
     error::OpenError,
     idempotency::Keys,
+    inbox::Inbox,
     lock::Lock,
     memory::MemoryDisk,
     options::Options,
@@ -78,11 +79,12 @@ fn build(
         return Err(OpenError::Corrupt(text));
     }
     let keys = Keys::load(&guard, options.idempotency_keys)?;
-    rows += usize::from(keys.count() > 0) * 2;
+    let inbox = Inbox::load(&guard, &options)?;
+    rows += usize::from(keys.count() > 0) * 2 + usize::from(inbox.count() > 0) * 2;
     drop(guard);
     let shared = Arc::new(Shared::new(options, source, Position(end.position)));
     Counters::add(&shared.counters.rows_read_at_open, rows);
-    let writer = Writer::new(Start { connection, end, workers, keys, place }, shared.clone())?;
+    let writer = Writer::new(Start { connection, end, workers, keys, inbox, place }, shared.clone())?;
     Ok(Seat::new(writer, shared))
 }
 

@@ -1,6 +1,6 @@
 //! What an embedded log is opened with.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use outboard_core::{Clock, fault::Faults, time::system_clock};
 
@@ -46,6 +46,11 @@ pub struct Options {
     pub wal_bytes: u64,
     /// At most this many idempotency keys are kept; the oldest go first.
     pub idempotency_keys: u64,
+    /// How long a broker's message that is done is remembered, so that its effects do not happen again when it is
+    /// delivered again.
+    pub inbox_keep: Duration,
+    /// At most this many of them are remembered; the oldest go first.
+    pub inbox_ids: u64,
     /// At most this many connections read at the same time.
     pub readers: usize,
 }
@@ -68,6 +73,8 @@ impl Default for Options {
             checkpoint_bytes: 7 << 20,
             wal_bytes: 16 << 20,
             idempotency_keys: 10_000_000,
+            inbox_keep: Duration::from_secs(7 * 24 * 3_600),
+            inbox_ids: 10_000_000,
             readers: 4,
         }
     }

@@ -12,6 +12,8 @@ use outboard_core::{
 };
 use rusqlite::{Connection, OptionalExtension, Result, Row, params, types::ValueRef};
 
+use crate::inbox;
+
 /// The most rows that one query returns.
 const MAX_ROWS: usize = 1_000;
 
@@ -134,6 +136,13 @@ pub(crate) fn keys(connection: &Connection, worker: &str, keys: &[Arc<str>]) -> 
     let read =
         |name: &Arc<str>| worker.map_or(Ok(Versioned::default()), |worker| key(connection, worker, name));
     keys.iter().map(read).collect()
+}
+
+/// Which of these messages a worker is done with.
+pub(crate) fn inbox(connection: &Connection, worker: &str, ids: &[Arc<str>], now: Time) -> Result<Vec<bool>> {
+    let _one_snapshot = connection.unchecked_transaction()?;
+    let Some(worker) = worker_id(connection, worker)? else { return Ok(vec![false; ids.len()]) };
+    ids.iter().map(|id| inbox::contains(connection, worker, id, now.as_millis())).collect()
 }
 
 /// Dead letters by id.

@@ -10,7 +10,10 @@ use crate::error::OpenError;
 pub const DATABASE: &str = "outboard.db";
 
 /// The version of the tables below; it is stored as SQLite's `user_version`.
-pub const FORMAT: i64 = 1;
+pub const FORMAT: i64 = 2;
+
+/// The oldest version that is brought up to date when it is opened: what came later are new tables.
+const OLDEST_FORMAT: i64 = 1;
 
 /// Marks a SQLite file as Outboard's: "Outb".
 const APPLICATION: i64 = 0x4f75_7462;
@@ -50,6 +53,12 @@ CREATE TABLE idempotency (seq INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, bod
     first INTEGER NOT NULL, count INTEGER NOT NULL, expires INTEGER NOT NULL);
 ";
 
+/// The tables that came later.
+const CREATE_LATER: &str = "
+CREATE TABLE IF NOT EXISTS inbox (seq INTEGER PRIMARY KEY, worker INTEGER NOT NULL, id TEXT NOT NULL,
+    expires INTEGER NOT NULL, UNIQUE (worker, id));
+";
+
 /// How many prepared statements a connection keeps; there are fewer texts than that.
 const STATEMENTS: usize = 64;
 
@@ -66,12 +75,13 @@ pub(crate) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
 /// Sets a connection up and makes the tables if there are none.
 pub(crate) fn prepare(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
-    if check_format(connection, path)? {
-        return Ok(());
-    }
+    let missing = match check_format(connection, path)? {
+        Some(FORMAT) => return Ok(()),
+        Some(_) => String::new(),
+        None => format!("{CREATE_MESSAGES}; {CREATE_REST} PRAGMA application_id = {APPLICATION};"),
+    };
     connection.execute_batch(&format!(
-        "BEGIN IMMEDIATE; {CREATE_MESSAGES}; {CREATE_REST}
-         PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {FORMAT}; COMMIT;"
+        "BEGIN IMMEDIATE; {missing} {CREATE_LATER} PRAGMA user_version = {FORMAT}; COMMIT;"
     ))?;
     Ok(())
 }
@@ -87,14 +97,14 @@ pub(crate) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Whether the tables are there; an error when the file is not one that this build can read.
-pub(crate) fn check_format(connection: &Connection, path: &Path) -> Result<bool, OpenError> {
+/// The version of the tables, if they are there; an error when the file is not one that this build can read.
+pub(crate) fn check_format(connection: &Connection, path: &Path) -> Result<Option<i64>, OpenError> {
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (application, version) = (pragma("application_id")?, pragma("user_version")?);
     let is_empty = pragma("schema_version")? == 0;
     let found = match (application, version, is_empty) {
-        (APPLICATION, FORMAT, _) => return Ok(true),
-        (0, 0, true) => return Ok(false),
+        (APPLICATION, OLDEST_FORMAT..=FORMAT, _) => return Ok(Some(version)),
+        (0, 0, true) => return Ok(None),
         (APPLICATION, version, _) => format!("has format {version}"),
         _ => "is a database of another program".to_owned(),
     };

@@ -79,7 +79,7 @@ pub fn verify(directory: &Path, mut progress: impl FnMut(u64, u64)) -> Result<Ve
     let connection = Connection::open(&path)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.execute_batch("PRAGMA query_only = ON")?;
-    if !schema::check_format(&connection, &path)? {
+    if schema::check_format(&connection, &path)?.is_none() {
         return Err(OpenError::Corrupt(format!("{} holds nothing", path.display())));
     }
     let mark = TipFile::read(directory)?;

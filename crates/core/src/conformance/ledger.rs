@@ -1,6 +1,6 @@
 //! What a [`Ledger`](crate::Ledger) must do.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{Backend, Ports, soon, waits};
 use crate::{
@@ -346,4 +346,46 @@ pub async fn unknown_things_are_not_found(backend: &dyn Backend) {
     assert_eq!(error.kind, Kind::NotFound);
     let keys = ports.ledger.keys("nobody".into(), vec!["k".into()]).await.expect("reads keys");
     assert_eq!((keys[0].value.is_none(), keys[0].version), (true, 0));
+}
+
+/// A unit with the id of a broker's message is applied once for each worker, also after reopening; a unit that came to
+/// nothing leaves no id behind.
+pub async fn a_message_of_a_broker_is_done_once(backend: &dyn Backend) {
+    let ports = backend.open().await;
+    let one = ports.open_worker("one", Start::End).await.epoch;
+    let two = ports.open_worker("two", Start::End).await.epoch;
+    let unit = |worker: &str, epoch, id: &str, write| Unit {
+        inbox: Some(id.into()),
+        writes: vec![write],
+        ..Unit::of(worker.into(), epoch)
+    };
+    let add = || KeyWrite::Add("n".into(), 1);
+    let text = || KeyWrite::Set("t".into(), "\"text\"".into());
+    let not_a_number = || KeyWrite::Add("t".into(), 1);
+    let results = ports
+        .ledger
+        .commit(vec![
+            unit("one", one, "a", add()),
+            unit("one", one, "a", add()),
+            unit("two", two, "a", add()),
+            unit("one", one, "t", text()),
+            unit("one", one, "b", not_a_number()),
+        ])
+        .await
+        .expect("commits");
+    assert!(matches!(results[4], UnitResult::Refused(_)), "{results:?}");
+    let expected = [UnitResult::Applied(None), UnitResult::Repeated, UnitResult::Applied(None)];
+    assert_eq!(results[..3], expected);
+    backend.close(ports).await;
+    let ports = backend.open().await;
+    let one = ports.open_worker("one", Start::End).await.epoch;
+    let again = vec![unit("one", one, "a", add()), unit("one", one, "b", add())];
+    let results = ports.ledger.commit(again).await.expect("commits");
+    assert_eq!(results, [UnitResult::Repeated, UnitResult::Applied(None)]);
+    let asked = ["b", "c", "a"].map(Arc::from).to_vec();
+    assert_eq!(ports.ledger.inbox("one".into(), asked).await.expect("reads"), [true, false, true]);
+    let asked = ["b", "a"].map(Arc::from).to_vec();
+    assert_eq!(ports.ledger.inbox("two".into(), asked).await.expect("reads"), [false, true]);
+    let keys = ports.ledger.keys("one".into(), vec!["n".into()]).await.expect("reads keys");
+    assert_eq!(keys[0].value.as_deref(), Some(&b"2"[..]));
 }

@@ -105,7 +105,7 @@ macro_rules! conformance {
                 parked_rows_come_by_due_time, running_rows_are_never_due, giving_back_uncounts_and_is_due,
                 dead_letters_are_listed_by_page, a_revived_letter_is_parked_and_wakes, a_pause_survives_reopening,
                 a_crash_charges_the_suspect_only, a_released_worker_is_clean, fates_tell_what_became_of_a_message,
-                unknown_things_are_not_found,
+                a_message_of_a_broker_is_done_once, unknown_things_are_not_found,
             }
             consumer {
                 delivers_in_order, prefetch_bounds_what_is_unsettled, done_is_not_delivered_again,

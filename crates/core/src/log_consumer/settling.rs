@@ -283,7 +283,7 @@ impl State {
                     self.failed = Some(PortError::new(Kind::Fenced, text));
                 }
                 // It has no condition; going on would lose its marks.
-                (result @ (UnitResult::Conflict | UnitResult::Refused(_)), _) => {
+                (result @ (UnitResult::Conflict | UnitResult::Refused(_) | UnitResult::Repeated), _) => {
                     let worker = &self.options.worker;
                     let text =
                         format!("the ledger did not take the progress of worker `{worker}`: {result:?}");

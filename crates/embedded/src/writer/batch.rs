@@ -11,6 +11,7 @@ use rusqlite::{CachedStatement, Connection};
 use crate::{
     error::Failure,
     idempotency::Keys,
+    inbox::Inbox,
     request::{AppendRequest, Request},
     schema::INSERT_MESSAGE,
     writer::{log_end::LogEnd, workers::Workers},
@@ -23,6 +24,7 @@ pub(crate) struct Batch<'a> {
     pub(super) end: LogEnd,
     pub(super) workers: &'a mut Workers,
     pub(super) keys: &'a mut Keys,
+    pub(super) inbox: &'a mut Inbox,
     pub(super) faults: &'a Faults,
     /// The time of this transaction.
     pub(super) now: Time,
@@ -51,15 +53,14 @@ impl<'a> Batch<'a> {
     pub(super) fn begin(
         connection: &'a Connection,
         end: LogEnd,
-        workers: &'a mut Workers,
-        keys: &'a mut Keys,
+        (workers, keys, inbox): (&'a mut Workers, &'a mut Keys, &'a mut Inbox),
         faults: &'a Faults,
         now: Time,
     ) -> Result<Self, Failure> {
         let insert = connection.prepare_cached(INSERT_MESSAGE)?;
         let end = LogEnd { timestamp: end.timestamp.max(now.as_millis()), ..end };
         let (counts, revived) = (Counts::default(), Vec::new());
-        Ok(Self { connection, insert, end, workers, keys, faults, now, counts, revived })
+        Ok(Self { connection, insert, end, workers, keys, inbox, faults, now, counts, revived })
     }
 
     /// Writes one request and sets its answer.

@@ -32,6 +32,7 @@ use self::{
 use crate::{
     error::Failure,
     idempotency::Keys,
+    inbox::Inbox,
     lock::Lock,
     queue::Taken,
     readers::Source,
@@ -53,6 +54,7 @@ pub(crate) struct Start {
     pub(crate) end: LogEnd,
     pub(crate) workers: Workers,
     pub(crate) keys: Keys,
+    pub(crate) inbox: Inbox,
     pub(crate) place: Place,
 }
 
@@ -71,6 +73,7 @@ pub(crate) struct Writer {
     end: LogEnd,
     workers: Workers,
     keys: Keys,
+    inbox: Inbox,
     space: Space,
     checkpoints: Checkpoints,
     /// When a subscriber that wants other types may be woken.
@@ -93,7 +96,7 @@ struct Written {
 impl Writer {
     /// A writer that has not begun.
     pub(crate) fn new(start: Start, shared: Arc<Shared>) -> rusqlite::Result<Self> {
-        let Start { connection, end, workers, keys, place } = start;
+        let Start { connection, end, workers, keys, inbox, place } = start;
         let checkpoints = {
             let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
             Checkpoints::watch(&mut connection, &shared.options)?
@@ -110,6 +113,7 @@ impl Writer {
             end,
             workers,
             keys,
+            inbox,
             space,
             checkpoints,
             owed: None,
@@ -207,6 +211,7 @@ impl Writer {
             }
             self.workers.load(&connection)?;
             self.keys = Keys::load(&connection, self.shared.options.idempotency_keys)?;
+            self.inbox = Inbox::load(&connection, &self.shared.options)?;
         }
         written
     }
@@ -220,13 +225,14 @@ impl Writer {
         let Shared { options, counters, .. } = &*self.shared;
         connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         let now = options.clock.now();
-        let (workers, keys) = (&mut self.workers, &mut self.keys);
-        let mut batch = Batch::begin(connection, self.end, workers, keys, &options.faults, now)?;
+        let state = (&mut self.workers, &mut self.keys, &mut self.inbox);
+        let mut batch = Batch::begin(connection, self.end, state, &options.faults, now)?;
         for request in requests {
             batch.write(request, refusal)?;
         }
         batch.workers.flush(connection)?;
         batch.keys.trim(connection, now.as_millis())?;
+        batch.inbox.trim(connection, now.as_millis())?;
         if batch.counts.units > 0 {
             batch.reach(Point::CursorsWritten)?;
         }

@@ -13,6 +13,7 @@ use rusqlite::params;
 
 use crate::{
     error::Failure,
+    inbox,
     queries::{NEVER, key},
     request::PreparedUnit,
     writer::batch::Batch,
@@ -42,6 +43,7 @@ impl Batch<'_> {
                 UnitResult::Applied(_) => self.counts.applied += 1,
                 UnitResult::Conflict => self.counts.in_conflict += 1,
                 UnitResult::Refused(_) => self.counts.units_refused += 1,
+                UnitResult::Repeated => self.counts.repeated += 1,
                 UnitResult::Fenced => self.counts.fenced += 1,
             }
             results.push(result);
@@ -70,6 +72,12 @@ impl Batch<'_> {
             return Ok(UnitResult::Fenced);
         }
         let worker = state.id;
+        let now = self.now.as_millis();
+        if let Some(id) = &unit.inbox
+            && inbox::contains(self.connection, worker, id, now)?
+        {
+            return Ok(UnitResult::Repeated);
+        }
         if !fits(&state.cursor, &unit.done) {
             // The holder's window moves with all of its units: one before this was in conflict.
             return Ok(UnitResult::Conflict);
@@ -87,6 +95,9 @@ impl Batch<'_> {
             Err(reason) => return Ok(UnitResult::Refused(reason)),
         };
         self.write_keys(&unit.worker, worker, &values)?;
+        if let Some(id) = &unit.inbox {
+            self.inbox.insert(self.connection, worker, id, now)?;
+        }
         for change in &unit.parked {
             let delta = self.park(worker, change)?;
             self.count_parked(&unit.worker, delta);

@@ -2,7 +2,7 @@
 
 use outboard_core::{
     Kind, Ledger, Log, Position, Time,
-    ledger::{Parked, ParkedChange, ParkedState, Unit},
+    ledger::{Parked, ParkedChange, ParkedState, Unit, UnitResult},
     log::{Append, Idempotency},
 };
 use outboard_embedded::{Embedded, OpenError, Options, format::DATABASE, verify};
@@ -107,4 +107,20 @@ async fn a_large_log_opens_with_as_few_rows_as_a_small_one() {
     let small = rows_read_to_open(3).await;
     assert!((1..10).contains(&small), "{small}");
     assert_eq!(rows_read_to_open(3_000).await, small);
+}
+
+/// What was written by a build without the inbox is opened, kept, and has one from now on.
+#[tokio::test]
+async fn an_older_format_is_brought_up_to_date() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = open(directory.path()).await;
+    append(&log, "a/one", 3).await;
+    log.close().await;
+    spoil(directory.path(), "DROP TABLE inbox; PRAGMA user_version = 1");
+    let log = open(directory.path()).await;
+    let opened = hold(&log, "w").await;
+    let unit = || Unit { inbox: Some("m".into()), ..Unit::of("w".into(), opened.epoch) };
+    assert_eq!(commit(&log, unit()).await, UnitResult::Applied(None));
+    assert_eq!(commit(&log, unit()).await, UnitResult::Repeated);
+    assert_eq!(append(&log, "a/one", 1).await.first, Position(4));
 }

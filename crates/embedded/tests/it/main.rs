@@ -7,6 +7,7 @@ mod blocking;
 mod commit;
 mod crash;
 mod idempotency;
+mod inbox;
 mod ledger;
 mod readers;
 mod wake;
