@@ -105,6 +105,21 @@ impl Channel {
         receiver.await.unwrap_or_else(|_| Err(gone()))
     }
 
+    /// Closes it.
+    pub(crate) async fn close(&self) {
+        let close = Method::ChannelClose { code: 200, text: ShortString::default(), class: 0, method: 0 };
+        // What refuses to be closed is closed already.
+        if self.call(&close).await.is_ok() {
+            self.ended(&PortError::new(Kind::Closed, "the channel is closed"));
+            self.inner.connection.forget(self.inner.number);
+        }
+    }
+
+    /// Its number on its connection.
+    pub(crate) fn number(&self) -> u16 {
+        self.inner.number
+    }
+
     /// Sends a method that has no answer.
     pub(crate) fn send(&self, method: &Method) -> Result<(), PortError> {
         self.inner.connection.send(|out, _| put_method(out, self.inner.number, method))
@@ -178,9 +193,10 @@ impl Channel {
             Method::ChannelFlow { flags } => self.send(&Method::ChannelFlowOk { flags })?,
             Method::ChannelClose { code, text, .. } => {
                 drop(state);
+                // First nobody sends on it any more: a frame after the answer would end the connection.
+                self.ended(&closed_by_broker(code, text.as_str()));
                 self.send(&Method::ChannelCloseOk {})?;
                 self.inner.connection.forget(self.inner.number);
-                self.ended(&closed_by_broker(code, text.as_str()));
             }
             answer => {
                 let call = state.calls.pop_front().ok_or_else(|| out_of_order(answer.name()))?;

@@ -12,7 +12,6 @@ use bytes::BytesMut;
 use outboard_core::{Kind, PortError};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::tcp::{OwnedReadHalf, OwnedWriteHalf},
     sync::{Notify, watch},
     time::{Instant, timeout, timeout_at},
 };
@@ -24,7 +23,7 @@ use super::{
         frame::{Frame, put_heartbeat, put_method},
         method::Method,
     },
-    handshake::{Agreed, open},
+    handshake::{Agreed, Opened, Reader, Server, Writer, open},
     url::Target,
 };
 
@@ -43,12 +42,15 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 struct Shared {
     agreed: Agreed,
+    server: Server,
     out: Mutex<BytesMut>,
     /// Something is there to be written.
     flush: Notify,
     channels: Mutex<HashMap<u16, Channel>>,
     /// Why it has ended, once it has.
     ended: watch::Sender<Option<PortError>>,
+    /// Why the broker takes no messages for now.
+    blocked: watch::Sender<Option<Arc<str>>>,
 }
 
 impl Connection {
@@ -59,14 +61,15 @@ impl Connection {
     pub(crate) async fn open(target: &Target, within: Duration) -> Result<Self, PortError> {
         let opening = timeout(within, open(target)).await;
         let late = || PortError::new(Kind::Unavailable, format!("{target} did not answer within {within:?}"));
-        let (stream, buffer, agreed) = opening.map_err(|_| late())??;
-        let (reader, writer) = stream.into_split();
+        let Opened { reader, writer, buffer, agreed, server } = opening.map_err(|_| late())??;
         let shared = Arc::new(Shared {
             agreed,
+            server,
             out: Mutex::default(),
             flush: Notify::new(),
             channels: Mutex::default(),
             ended: watch::Sender::new(None),
+            blocked: watch::Sender::new(None),
         });
         tokio::spawn(read(shared.clone(), reader, buffer));
         tokio::spawn(write(shared.clone(), writer));
@@ -95,6 +98,26 @@ impl Connection {
     /// Why it has ended, once it has.
     pub(crate) fn ended(&self) -> watch::Receiver<Option<PortError>> {
         self.shared.ended.subscribe()
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.shared.ended.borrow().is_some()
+    }
+
+    /// Why the broker takes no messages for now, while it takes none: it is short of memory or disk.
+    pub(crate) fn blocked(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.shared.blocked.subscribe()
+    }
+
+    /// What the broker said of itself.
+    pub(crate) fn server(&self) -> &Server {
+        &self.shared.server
+    }
+
+    /// Whether both are the same connection.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
     }
 
     fn check(&self) -> Result<(), PortError> {
@@ -179,10 +202,12 @@ impl Shared {
             Method::ConnectionCloseOk {} => Err(PortError::new(Kind::Closed, "the connection is closed")),
             Method::ConnectionBlocked { reason } => {
                 tracing::warn!(reason = reason.as_str(), "the broker takes no messages for now");
+                self.blocked.send_replace(Some(reason.as_str().into()));
                 Ok(())
             }
             Method::ConnectionUnblocked {} => {
                 tracing::info!("the broker takes messages again");
+                self.blocked.send_replace(None);
                 Ok(())
             }
             other => {
@@ -207,7 +232,7 @@ pub(crate) fn closed_by_broker(code: u16, text: &str) -> PortError {
     PortError::new(kind, format!("RabbitMQ says {code}: {text}"))
 }
 
-async fn read(shared: Arc<Shared>, mut reader: OwnedReadHalf, mut buffer: BytesMut) {
+async fn read(shared: Arc<Shared>, mut reader: Reader, mut buffer: BytesMut) {
     let error = loop {
         match take_frames(&shared, &mut buffer) {
             Ok(()) => {}
@@ -238,7 +263,7 @@ fn take_frames(shared: &Shared, buffer: &mut BytesMut) -> Result<(), PortError> 
     Ok(())
 }
 
-async fn write(shared: Arc<Shared>, mut writer: OwnedWriteHalf) {
+async fn write(shared: Arc<Shared>, mut writer: Writer) {
     let mut batch = BytesMut::new();
     loop {
         std::mem::swap(&mut batch, &mut *shared.out());

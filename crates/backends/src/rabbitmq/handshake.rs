@@ -1,11 +1,11 @@
 //! From a socket to a connection that both sides agree on.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use outboard_core::{Kind, PortError};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
 };
 
@@ -38,6 +38,53 @@ pub(crate) struct Agreed {
     pub(crate) heartbeat: Duration,
 }
 
+/// What a connection reads from. Boxed: one call through a pointer for up to 64 KiB costs nothing.
+pub(super) type Reader = Box<dyn AsyncRead + Send + Unpin>;
+
+/// What a connection writes to.
+pub(super) type Writer = Box<dyn AsyncWrite + Send + Unpin>;
+
+/// A connection that both sides agree on.
+pub(super) struct Opened {
+    pub(super) reader: Reader,
+    pub(super) writer: Writer,
+    /// What was read beyond the handshake.
+    pub(super) buffer: BytesMut,
+    pub(super) agreed: Agreed,
+    pub(super) server: Server,
+}
+
+/// What a broker says of itself: facts to go by, where a version would be a guess.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Server {
+    /// `RabbitMQ`, as a rule.
+    pub(crate) product: Arc<str>,
+    /// Such as `3.13.7`; empty when it does not say.
+    pub(crate) version: Arc<str>,
+    /// By name, whether it can: `connection.blocked`, `consumer_cancel_notify` …
+    capabilities: BTreeMap<String, bool>,
+}
+
+impl Server {
+    fn of(properties: &Table) -> Self {
+        let text = |name: &str| match properties.0.get(name) {
+            Some(Value::Text(text)) => String::from_utf8_lossy(text).into(),
+            _ => "".into(),
+        };
+        let capabilities = match properties.0.get("capabilities") {
+            Some(Value::Table(table)) => table.0.clone(),
+            _ => BTreeMap::new(),
+        };
+        let capabilities = capabilities.into_iter().map(|(name, can)| (name, can == Value::Bool(true)));
+        Self { product: text("product"), version: text("version"), capabilities: capabilities.collect() }
+    }
+
+    /// Whether it has said that it can do this.
+    pub(crate) fn can(&self, capability: &str) -> bool {
+        self.capabilities.get(capability).copied().unwrap_or(false)
+    }
+}
+
 /// A connection that is being made.
 struct Opening<'a> {
     target: &'a Target,
@@ -45,23 +92,25 @@ struct Opening<'a> {
     buffer: BytesMut,
 }
 
-/// Connects and signs in. Returns the socket, what was read beyond the handshake, and the limits.
-pub(super) async fn open(target: &Target) -> Result<(TcpStream, BytesMut, Agreed), PortError> {
+/// Connects and signs in.
+pub(super) async fn open(target: &Target) -> Result<Opened, PortError> {
     let unreachable =
         |error| PortError::new(Kind::Unavailable, format!("{target} cannot be reached: {error}"));
     let stream = TcpStream::connect((&*target.host, target.port)).await.map_err(unreachable)?;
     stream.set_nodelay(true).map_err(unreachable)?;
     let mut opening = Opening { target, stream, buffer: BytesMut::new() };
-    let agreed = opening.shake_hands().await?;
-    Ok((opening.stream, opening.buffer, agreed))
+    let (agreed, server) = opening.shake_hands().await?;
+    let (reader, writer) = opening.stream.into_split();
+    Ok(Opened { reader: Box::new(reader), writer: Box::new(writer), buffer: opening.buffer, agreed, server })
 }
 
 impl Opening<'_> {
-    async fn shake_hands(&mut self) -> Result<Agreed, PortError> {
+    async fn shake_hands(&mut self) -> Result<(Agreed, Server), PortError> {
         self.send(&PROTOCOL_HEADER).await?;
-        let Method::ConnectionStart { mechanisms, .. } = self.receive().await? else {
+        let Method::ConnectionStart { mechanisms, properties, .. } = self.receive().await? else {
             return Err(self.unexpected("Start"));
         };
+        let server = Server::of(&properties);
         if !mechanisms.split(|&byte| byte == b' ').any(|mechanism| mechanism == b"PLAIN") {
             let text = format!("{} does not take a user and a password (PLAIN)", self.target);
             return Err(PortError::new(Kind::Unsupported, text));
@@ -79,7 +128,7 @@ impl Opening<'_> {
         let Method::ConnectionOpenOk { .. } = self.receive().await? else {
             return Err(self.unexpected("Open-Ok"));
         };
-        Ok(agreed)
+        Ok((agreed, server))
     }
 
     async fn send(&mut self, bytes: &[u8]) -> Result<(), PortError> {
