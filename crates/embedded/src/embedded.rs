@@ -31,7 +31,7 @@ use crate::{
     stats::{Counters, Stats},
 };
 
-/// The log and the ledger of a data directory. Cheap to clone; the last clone that is dropped closes it.
+/// The log, the ledger and the store of a data directory. Cheap to clone; the last clone that is dropped closes it.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -159,7 +159,10 @@ impl Embedded {
     }
 
     /// Enqueues a request now, and returns what waits for its answer.
-    fn request<T: Send + 'static>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Fut<'static, T> {
+    pub(crate) fn request<T: Send + 'static>(
+        &self,
+        request: impl FnOnce(Reply<T>) -> Request,
+    ) -> Fut<'static, T> {
         let (reply, answer) = Reply::new();
         match self.shared().queue.push(request(reply)) {
             Ok(()) => Box::pin(answer),
@@ -168,7 +171,7 @@ impl Embedded {
     }
 
     /// Runs one query.
-    fn query<T, F>(&self, query: F) -> Fut<'_, T>
+    pub(crate) fn query<T, F>(&self, query: F) -> Fut<'_, T>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -222,7 +225,7 @@ impl Embedded {
 }
 
 /// A future that fails.
-fn fail<T: Send + 'static>(error: PortError) -> Fut<'static, T> {
+pub(crate) fn fail<T: Send + 'static>(error: PortError) -> Fut<'static, T> {
     Box::pin(std::future::ready(Err(error)))
 }
 

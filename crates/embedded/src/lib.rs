@@ -1,4 +1,5 @@
-//! SQLite for every port of Outboard: [`outboard_core::Log`] and [`outboard_core::Ledger`] on one file.
+//! SQLite for every port of Outboard: [`outboard_core::Log`], [`outboard_core::Ledger`] and
+//! [`outboard_core::store::Store`] on one file.
 //!
 //! One writer joins everything that waits into one transaction with one fsync, and answers after it. Readers
 //! at the tip are served from memory, the others by a few connections of their own.
@@ -21,8 +22,10 @@ mod writer;
 mod page;
 mod queries;
 mod readers;
+mod store;
 mod subscribers;
 mod tail;
+mod watchers;
 
 mod checksum;
 mod lock;

@@ -21,7 +21,7 @@ use crate::{
     shared::Shared,
     stats::Counters,
     tip_file::{Mark, TipFile},
-    writer::{Place, Start, Writer, log_end::LogEnd, workers::Workers},
+    writer::{Place, Start, Writer, log_end::LogEnd, store::StoreEnd, workers::Workers},
 };
 
 /// Opens a data directory. Blocks.
@@ -81,10 +81,12 @@ fn build(
     let keys = Keys::load(&guard, options.idempotency_keys)?;
     let inbox = Inbox::load(&guard, &options)?;
     rows += usize::from(keys.count() > 0) * 2 + usize::from(inbox.count() > 0) * 2;
+    let store = StoreEnd::load(&guard)?;
     drop(guard);
     let shared = Arc::new(Shared::new(options, source, Position(end.position)));
     Counters::add(&shared.counters.rows_read_at_open, rows);
-    let writer = Writer::new(Start { connection, end, workers, keys, inbox, place }, shared.clone())?;
+    let start = Start { connection, end, workers, keys, inbox, store, place };
+    let writer = Writer::new(start, shared.clone())?;
     Ok(Seat::new(writer, shared))
 }
 

@@ -11,6 +11,7 @@ use outboard_core::{
     ledger::{DeadId, DeadLetter, Epoch, KeyWrite, OpenWorker, Opened, Unit, UnitResult, WorkerName},
     log::{Appended, Idempotency},
     pattern::MAX_TYPE_BYTES,
+    store::{StoreKey, Version, Write},
 };
 use tokio::sync::oneshot;
 
@@ -22,6 +23,8 @@ pub(crate) enum Request {
     Release { worker: WorkerName, epoch: Epoch, reply: Reply<()> },
     Revive { id: DeadId, reply: Reply<DeadLetter> },
     Pause { worker: WorkerName, reason: Option<Arc<str>>, reply: Reply<()> },
+    Write(WriteRequest),
+    Add(AddRequest),
 }
 
 pub(crate) struct AppendRequest {
@@ -57,6 +60,22 @@ pub(crate) struct OpenRequest {
     pub(crate) reply: Reply<Opened>,
 }
 
+/// Writes of the store; each was found to be possible or has its refusal.
+pub(crate) struct WriteRequest {
+    pub(crate) writes: Vec<Result<Write, PortError>>,
+    /// Of the keys and values.
+    pub(crate) bytes: usize,
+    pub(crate) reply: Reply<Vec<Result<Version, PortError>>>,
+}
+
+/// An addition in the store.
+pub(crate) struct AddRequest {
+    pub(crate) key: StoreKey,
+    pub(crate) delta: i64,
+    pub(crate) ttl_millis: Option<i64>,
+    pub(crate) reply: Reply<i64>,
+}
+
 /// What an idempotency key adds to a transaction: keys are random, so that each one changes a page of its
 /// own.
 const KEY_BYTES: usize = 4_096;
@@ -70,6 +89,7 @@ impl Request {
                 (append.messages.len(), append.bytes + key)
             }
             Self::Commit(commit) => (commit.messages, commit.bytes),
+            Self::Write(write) => (0, write.bytes),
             _ => (0, 0),
         }
     }
@@ -82,6 +102,8 @@ impl Request {
             Self::Open(open) => open.reply.send(),
             Self::Release { reply, .. } | Self::Pause { reply, .. } => reply.send(),
             Self::Revive { reply, .. } => reply.send(),
+            Self::Write(write) => write.reply.send(),
+            Self::Add(add) => add.reply.send(),
         }
     }
 
@@ -94,6 +116,8 @@ impl Request {
             Self::Open(open) => open.reply.refuse(error),
             Self::Release { reply, .. } | Self::Pause { reply, .. } => reply.refuse(error),
             Self::Revive { reply, .. } => reply.refuse(error),
+            Self::Write(write) => write.reply.refuse(error),
+            Self::Add(add) => add.reply.refuse(error),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::error::OpenError;
 pub const DATABASE: &str = "outboard.db";
 
 /// The version of the tables below; it is stored as SQLite's `user_version`.
-pub const FORMAT: i64 = 2;
+pub const FORMAT: i64 = 3;
 
 /// The oldest version that is brought up to date when it is opened: what came later are new tables.
 const OLDEST_FORMAT: i64 = 1;
@@ -57,6 +57,10 @@ CREATE TABLE idempotency (seq INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, bod
 const CREATE_LATER: &str = "
 CREATE TABLE IF NOT EXISTS inbox (seq INTEGER PRIMARY KEY, worker INTEGER NOT NULL, id TEXT NOT NULL,
     expires INTEGER NOT NULL, UNIQUE (worker, id));
+CREATE TABLE IF NOT EXISTS store (key TEXT PRIMARY KEY NOT NULL, value BLOB NOT NULL, version INTEGER NOT NULL,
+    expires INTEGER);
+CREATE INDEX IF NOT EXISTS store_expires ON store (expires) WHERE expires IS NOT NULL;
+CREATE TABLE IF NOT EXISTS store_version (id INTEGER PRIMARY KEY CHECK (id = 1), version INTEGER NOT NULL);
 ";
 
 /// How many prepared statements a connection keeps; there are fewer texts than that.

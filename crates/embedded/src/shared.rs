@@ -5,6 +5,7 @@ use tokio::sync::watch;
 
 use crate::{
     options::Options, queue::Queue, readers::Source, stats::Counters, subscribers::Subscribers, tail::Tail,
+    watchers::Watchers,
 };
 
 /// The state on which handles and the writer meet.
@@ -13,6 +14,7 @@ pub(crate) struct Shared {
     pub(crate) queue: Queue,
     pub(crate) tail: Tail,
     pub(crate) subscribers: Subscribers,
+    pub(crate) watchers: Watchers,
     pub(crate) tip: watch::Sender<Position>,
     pub(crate) health: watch::Sender<Health>,
     /// Becomes true when the writer has ended and released everything.
@@ -29,6 +31,7 @@ impl Shared {
             queue: Queue::new(&options),
             tail: Tail::new(options.tail_messages, options.tail_bytes),
             subscribers: Subscribers::default(),
+            watchers: Watchers::default(),
             tip: watch::Sender::new(tip),
             health: watch::Sender::new(Health::Ready),
             ended: watch::Sender::new(false),
@@ -51,6 +54,7 @@ impl Shared {
             self.health.send_replace(Health::Failed(error));
         }
         self.queue.clear();
+        self.watchers.close();
         self.ended.send_replace(true);
     }
 }

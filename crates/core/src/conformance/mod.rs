@@ -10,6 +10,7 @@ pub mod log;
 pub mod poison;
 pub mod queue;
 pub mod sharing;
+pub mod store;
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 

@@ -14,7 +14,7 @@ use crate::{
     inbox::Inbox,
     request::{AppendRequest, Request},
     schema::INSERT_MESSAGE,
-    writer::{log_end::LogEnd, workers::Workers},
+    writer::{log_end::LogEnd, store::StoreEnd, workers::Workers},
 };
 
 /// What a transaction reads and changes; dropped without a trace when it is rolled back.
@@ -25,6 +25,7 @@ pub(crate) struct Batch<'a> {
     pub(super) workers: &'a mut Workers,
     pub(super) keys: &'a mut Keys,
     pub(super) inbox: &'a mut Inbox,
+    pub(super) store: &'a mut StoreEnd,
     pub(super) faults: &'a Faults,
     /// The time of this transaction.
     pub(super) now: Time,
@@ -32,6 +33,9 @@ pub(crate) struct Batch<'a> {
     /// Whose dead letters were revived.
     pub(super) revived: Vec<WorkerName>,
 }
+
+/// What the writer knows besides the log's end.
+pub(crate) type State<'a> = (&'a mut Workers, &'a mut Keys, &'a mut Inbox, &'a mut StoreEnd);
 
 /// What a transaction did.
 #[derive(Debug, Default, Clone, Copy)]
@@ -53,14 +57,14 @@ impl<'a> Batch<'a> {
     pub(super) fn begin(
         connection: &'a Connection,
         end: LogEnd,
-        (workers, keys, inbox): (&'a mut Workers, &'a mut Keys, &'a mut Inbox),
+        (workers, keys, inbox, store): State<'a>,
         faults: &'a Faults,
         now: Time,
     ) -> Result<Self, Failure> {
         let insert = connection.prepare_cached(INSERT_MESSAGE)?;
         let end = LogEnd { timestamp: end.timestamp.max(now.as_millis()), ..end };
         let (counts, revived) = (Counts::default(), Vec::new());
-        Ok(Self { connection, insert, end, workers, keys, inbox, faults, now, counts, revived })
+        Ok(Self { connection, insert, end, workers, keys, inbox, store, faults, now, counts, revived })
     }
 
     /// Writes one request and sets its answer.
@@ -93,6 +97,14 @@ impl<'a> Batch<'a> {
             Request::Pause { worker, reason, reply } => {
                 let answer = self.pause(worker, reason.clone());
                 reply.set(answer);
+            }
+            Request::Write(request) => {
+                let answer = self.store.write(self.connection, &request.writes, self.now, refusal)?;
+                request.reply.set(Ok(answer));
+            }
+            Request::Add(request) => {
+                let answer = self.store.add(self.connection, request, self.now, refusal)?;
+                request.reply.set(answer);
             }
         }
         Ok(())

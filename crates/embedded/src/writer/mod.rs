@@ -3,6 +3,7 @@
 //! A state machine that takes its turns in the [`Seat`](crate::seat::Seat).
 
 pub(crate) mod log_end;
+pub(crate) mod store;
 pub(crate) mod workers;
 
 mod batch;
@@ -27,6 +28,7 @@ use self::{
     checkpoint::Checkpoints,
     log_end::LogEnd,
     space::Space,
+    store::StoreEnd,
     workers::Workers,
 };
 use crate::{
@@ -55,6 +57,7 @@ pub(crate) struct Start {
     pub(crate) workers: Workers,
     pub(crate) keys: Keys,
     pub(crate) inbox: Inbox,
+    pub(crate) store: StoreEnd,
     pub(crate) place: Place,
 }
 
@@ -74,6 +77,7 @@ pub(crate) struct Writer {
     workers: Workers,
     keys: Keys,
     inbox: Inbox,
+    store: StoreEnd,
     space: Space,
     checkpoints: Checkpoints,
     /// When a subscriber that wants other types may be woken.
@@ -96,7 +100,7 @@ struct Written {
 impl Writer {
     /// A writer that has not begun.
     pub(crate) fn new(start: Start, shared: Arc<Shared>) -> rusqlite::Result<Self> {
-        let Start { connection, end, workers, keys, inbox, place } = start;
+        let Start { connection, end, workers, keys, inbox, store, place } = start;
         let checkpoints = {
             let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
             Checkpoints::watch(&mut connection, &shared.options)?
@@ -107,6 +111,8 @@ impl Writer {
         };
         let space = Space::new(directory, shared.options.reserve_bytes);
         let _ending = Ending(shared.clone());
+        // What expired while nobody had it open is due though nobody asks.
+        shared.queue.set_alarm(store.deadline());
         Ok(Self {
             shared,
             connection,
@@ -114,6 +120,7 @@ impl Writer {
             workers,
             keys,
             inbox,
+            store,
             space,
             checkpoints,
             owed: None,
@@ -135,10 +142,7 @@ impl Writer {
         let mut batch = std::mem::take(&mut self.batch);
         let goes_on = match self.shared.queue.take(&mut batch) {
             Taken::Requests => self.step(&mut batch),
-            Taken::Nothing => {
-                self.do_what_is_due();
-                true
-            }
+            Taken::Nothing => self.do_what_is_due(&mut batch),
             Taken::Closed => {
                 self.finish();
                 false
@@ -151,16 +155,19 @@ impl Writer {
 
     fn deadline(&self) -> Option<tokio::time::Instant> {
         let tip_due = self.tip_due.map(|due| due + TIP_EVERY);
-        [self.owed, tip_due, self.space.deadline()].into_iter().flatten().min()
+        [self.owed, tip_due, self.space.deadline(), self.store.deadline()].into_iter().flatten().min()
     }
 
-    fn do_what_is_due(&mut self) {
+    /// Returns whether to go on.
+    fn do_what_is_due(&mut self, nothing: &mut Vec<Request>) -> bool {
         self.owed = self.shared.subscribers.wake_owed();
         self.write_tip_if_due();
         if self.space.refusal().is_some() {
             self.space.look(&self.shared.counters);
             self.tell_health();
         }
+        // What has expired goes in a transaction of its own when nobody else writes.
+        !self.store.is_due(self.shared.options.clock.now()) || self.step(nothing)
     }
 
     /// One transaction. Leaves `batch` empty; returns whether to go on.
@@ -210,6 +217,7 @@ impl Writer {
                 connection.execute_batch("ROLLBACK")?;
             }
             self.workers.load(&connection)?;
+            self.store.reload(&connection)?;
             self.keys = Keys::load(&connection, self.shared.options.idempotency_keys)?;
             self.inbox = Inbox::load(&connection, &self.shared.options)?;
         }
@@ -225,7 +233,7 @@ impl Writer {
         let Shared { options, counters, .. } = &*self.shared;
         connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         let now = options.clock.now();
-        let state = (&mut self.workers, &mut self.keys, &mut self.inbox);
+        let state = (&mut self.workers, &mut self.keys, &mut self.inbox, &mut self.store);
         let mut batch = Batch::begin(connection, self.end, state, &options.faults, now)?;
         for request in requests {
             batch.write(request, refusal)?;
@@ -233,6 +241,7 @@ impl Writer {
         batch.workers.flush(connection)?;
         batch.keys.trim(connection, now.as_millis())?;
         batch.inbox.trim(connection, now.as_millis())?;
+        batch.store.flush(connection, now)?;
         if batch.counts.units > 0 {
             batch.reach(Point::CursorsWritten)?;
         }
@@ -270,6 +279,8 @@ impl Writer {
                 state.revived.send_modify(|count| *count += 1);
             }
         }
+        let shared = &self.shared;
+        self.store.tell(&shared.watchers, shared.options.clock.now());
         batch.drain(..).for_each(Request::send);
     }
 
