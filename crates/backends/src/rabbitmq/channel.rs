@@ -2,7 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::{Bytes, BytesMut};
@@ -13,7 +16,7 @@ use super::{
     codec::{
         field::ShortString,
         frame::{Frame, put_content, put_method},
-        method::Method,
+        method::{Method, flags},
         properties::Properties,
     },
     connection::{Connection, closed_by_broker},
@@ -29,47 +32,75 @@ pub(crate) struct Channel {
 struct Inner {
     number: u16,
     connection: Connection,
+    /// Changed under the lock of what is written: nothing follows the end of a channel, which would end the connection.
+    is_open: AtomicBool,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     /// Who waits for an answer, in the order of the calls.
-    calls: VecDeque<oneshot::Sender<Result<Method, PortError>>>,
+    calls: VecDeque<oneshot::Sender<Result<Answer, PortError>>>,
     /// A message of which not everything is there.
     incoming: Option<Incoming>,
     sink: Option<Box<dyn Sink>>,
+    /// Whether the sink has got something in this burst.
+    is_touched: bool,
     /// Why it is closed, once it is.
     closed: Option<PortError>,
 }
 
+/// An answer, with the message that came with it.
+type Answer = (Method, Option<Content>);
+
+/// A message as it came.
+#[derive(Debug)]
+pub(crate) struct Content {
+    /// Its properties, not read yet.
+    pub(crate) properties: Bytes,
+    pub(crate) body: Bytes,
+}
+
 #[derive(Debug)]
 struct Incoming {
-    method: Method,
-    properties: Properties,
+    what: What,
+    properties: Bytes,
     /// How much of the body is missing; nothing before the header came.
     missing: Option<u64>,
     body: BytesMut,
 }
 
+#[derive(Debug)]
+enum What {
+    Delivery { number: u64, redelivered: bool },
+    Other(Method),
+}
+
 /// What comes in without having been asked for. Called by the connection's reader, which it must not hold up.
 pub(crate) trait Sink: Send + std::fmt::Debug + 'static {
-    /// A message, delivered or returned as its method says.
-    fn message(&mut self, method: Method, properties: Properties, body: Bytes);
+    /// A message for the channel's consumer.
+    fn delivery(&mut self, _number: u64, _redelivered: bool, _content: Content) {}
+
+    /// A message that came back, as its method says.
+    fn message(&mut self, _method: Method, _properties: Properties, _body: Bytes) {}
 
     /// A confirm (`BasicAck`, `BasicNack`) or the end of a consumer (`BasicCancel`).
     fn notice(&mut self, method: Method);
+
+    /// What was read at once has been handed out: the time to wake who waits for it.
+    fn burst_ended(&mut self) {}
 
     /// Nothing more comes.
     fn closed(&mut self, error: &PortError);
 }
 
-/// The largest body that is taken: what is larger closes the channel, because nothing is without a limit.
+/// The largest body that is taken: what is larger closes the connection, because nothing is without a limit.
 const MAX_BODY: u64 = 128 << 20;
 
 impl Channel {
     pub(super) fn new(number: u16, connection: Connection) -> Self {
-        Self { inner: Arc::new(Inner { number, connection, state: Mutex::default() }) }
+        let (is_open, state) = (AtomicBool::new(true), Mutex::default());
+        Self { inner: Arc::new(Inner { number, connection, is_open, state }) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -83,36 +114,29 @@ impl Channel {
     /// Says who gets what comes in without having been asked for.
     pub(crate) fn attach(&self, mut sink: Box<dyn Sink>) {
         let mut state = self.state();
-        if let Some(error) = &state.closed {
-            sink.closed(error);
+        match &state.closed {
+            Some(error) => sink.closed(error),
+            None => state.sink = Some(sink),
         }
-        state.sink = Some(sink);
     }
 
     /// Sends a method and waits for its answer. What the broker refuses closes the channel, and is the error.
     pub(crate) async fn call(&self, method: &Method) -> Result<Method, PortError> {
-        let (sender, receiver) = oneshot::channel();
-        {
-            let mut state = self.state();
-            if let Some(error) = &state.closed {
-                return Err(error.clone());
-            }
-            // Under the lock: answers come in the order of the calls.
-            self.send(method)?;
-            state.calls.push_back(sender);
-        }
-        let gone = || PortError::new(Kind::Unavailable, "the connection ended before the broker answered");
-        receiver.await.unwrap_or_else(|_| Err(gone()))
+        self.ask(|| self.send(method)).await.map(|(answer, _)| answer)
     }
 
-    /// Closes it.
+    /// Takes the first message of a queue, unsettled, or nothing when there is none.
+    pub(crate) async fn get(&self, queue: ShortString) -> Result<Option<Content>, PortError> {
+        let get = Method::BasicGet { reserved1: 0, queue, flags: 0 };
+        self.ask(|| self.send(&get)).await.map(|(_, content)| content)
+    }
+
+    /// Closes it. The answer comes after everything that was sent before has been taken.
     pub(crate) async fn close(&self) {
-        let close = Method::ChannelClose { code: 200, text: ShortString::default(), class: 0, method: 0 };
+        let text = ShortString::default();
+        let close = Method::ChannelClose { code: 200, text, class: 0, method: 0 };
         // What refuses to be closed is closed already.
-        if self.call(&close).await.is_ok() {
-            self.ended(&PortError::new(Kind::Closed, "the channel is closed"));
-            self.inner.connection.forget(self.inner.number);
-        }
+        let _ = self.ask(|| self.send_last(&close)).await;
     }
 
     /// Its number on its connection.
@@ -120,9 +144,30 @@ impl Channel {
         self.inner.number
     }
 
+    async fn ask(&self, send: impl FnOnce() -> Result<(), PortError>) -> Result<Answer, PortError> {
+        let (sender, receiver) = oneshot::channel();
+        {
+            let mut state = self.state();
+            if let Some(error) = &state.closed {
+                return Err(error.clone());
+            }
+            // Under the lock: answers come in the order of the calls.
+            send()?;
+            state.calls.push_back(sender);
+        }
+        let gone = || PortError::new(Kind::Unavailable, "the connection ended before the broker answered");
+        receiver.await.unwrap_or_else(|_| Err(gone()))
+    }
+
     /// Sends a method that has no answer.
     pub(crate) fn send(&self, method: &Method) -> Result<(), PortError> {
-        self.inner.connection.send(|out, _| put_method(out, self.inner.number, method))
+        self.send_all(std::iter::once(method))
+    }
+
+    /// Sends methods that have no answers, under one lock.
+    pub(crate) fn send_all<'a>(&self, methods: impl Iterator<Item = &'a Method>) -> Result<(), PortError> {
+        let number = self.inner.number;
+        self.write(|out, _| methods.for_each(|method| put_method(out, number, method)))
     }
 
     /// Publishes one message.
@@ -132,58 +177,84 @@ impl Channel {
         properties: &Properties,
         body: &[u8],
     ) -> Result<(), PortError> {
-        if let Some(error) = &self.state().closed {
-            return Err(error.clone());
-        }
-        self.inner.connection.send(|out, agreed| {
-            put_method(out, self.inner.number, method);
-            put_content(out, self.inner.number, properties, body, agreed.frame_max);
+        let number = self.inner.number;
+        self.write(|out, frame_max| {
+            put_method(out, number, method);
+            put_content(out, number, properties, body, frame_max);
         })
     }
 
-    /// The connection has ended.
+    /// Appends frames of this channel, all of them or none; `put` gets the largest size of a frame.
+    pub(crate) fn write(&self, put: impl FnOnce(&mut BytesMut, usize)) -> Result<(), PortError> {
+        let is_open = self.inner.connection.send(|out, agreed| {
+            let is_open = self.inner.is_open.load(Ordering::Relaxed);
+            if is_open {
+                put(out, agreed.frame_max);
+            }
+            is_open
+        })?;
+        if is_open { Ok(()) } else { Err(PortError::new(Kind::Unavailable, "the channel is closed")) }
+    }
+
+    /// Sends a method after which nothing may follow on this channel.
+    fn send_last(&self, method: &Method) -> Result<(), PortError> {
+        self.inner.connection.send(|out, _| {
+            if self.inner.is_open.swap(false, Ordering::Relaxed) || *method == (Method::ChannelCloseOk {}) {
+                put_method(out, self.inner.number, method);
+            }
+        })
+    }
+
+    /// It is closed, or the connection has ended.
     pub(super) fn ended(&self, error: &PortError) {
         let mut state = self.state();
+        self.inner.is_open.store(false, Ordering::Relaxed);
         state.closed.get_or_insert_with(|| error.clone());
         for call in state.calls.drain(..) {
+            // Nobody waits when the call's future was dropped.
             let _ = call.send(Err(error.clone()));
         }
-        if let Some(sink) = &mut state.sink {
+        if let Some(mut sink) = state.sink.take() {
+            sink.burst_ended();
             sink.closed(error);
         }
     }
 
-    /// A frame for this channel. An error ends the connection.
-    pub(super) fn on_frame(&self, frame: Frame) -> Result<(), PortError> {
+    /// What was read at once has been handed out.
+    pub(super) fn burst_ended(&self) {
         let mut state = self.state();
-        match frame {
-            Frame::Method(_, method) => self.on_method(state, method),
-            Frame::Header(_, properties, length) => {
-                if length > MAX_BODY {
-                    let text = format!("a message has {length} bytes; at most {MAX_BODY} are taken");
-                    return Err(PortError::new(Kind::Unsupported, text));
-                }
-                let incoming = state.incoming.as_mut().filter(|incoming| incoming.missing.is_none());
-                let incoming = incoming.ok_or_else(|| out_of_order("a header"))?;
-                (incoming.properties, incoming.missing) = (properties, Some(length));
-                if length == 0 {
-                    state.complete(Bytes::new());
-                }
-                Ok(())
-            }
-            Frame::Body(_, part) => state.on_body(part),
-            Frame::Heartbeat => Ok(()),
+        state.is_touched = false;
+        if let Some(sink) = &mut state.sink {
+            sink.burst_ended();
         }
+    }
+
+    /// A frame for this channel; whether it is the first one in this burst. An error ends the connection.
+    pub(super) fn on_frame(&self, frame: Frame) -> Result<bool, PortError> {
+        let mut state = self.state();
+        let is_first = !std::mem::replace(&mut state.is_touched, true);
+        match frame {
+            Frame::Method(_, method) => self.on_method(state, method)?,
+            Frame::Header(_, properties, length) => state.on_header(properties, length)?,
+            Frame::Body(_, part) => state.on_body(part)?,
+            Frame::Heartbeat => {}
+        }
+        Ok(is_first)
     }
 
     fn on_method(&self, mut state: MutexGuard<'_, State>, method: Method) -> Result<(), PortError> {
         if state.incoming.is_some() {
             return Err(out_of_order(method.name()));
         }
+        let expect =
+            |what| Some(Incoming { what, properties: Bytes::new(), missing: None, body: BytesMut::new() });
         match method {
-            Method::BasicDeliver { .. } | Method::BasicReturn { .. } | Method::BasicGetOk { .. } => {
-                let (properties, body) = (Properties::default(), BytesMut::new());
-                state.incoming = Some(Incoming { method, properties, missing: None, body });
+            Method::BasicDeliver { delivery, flags: bits, .. } => {
+                let redelivered = bits & flags::REDELIVERED != 0;
+                state.incoming = expect(What::Delivery { number: delivery, redelivered });
+            }
+            Method::BasicReturn { .. } | Method::BasicGetOk { .. } => {
+                state.incoming = expect(What::Other(method))
             }
             Method::BasicAck { .. } | Method::BasicNack { .. } | Method::BasicCancel { .. } => {
                 if let Some(sink) = &mut state.sink {
@@ -193,22 +264,41 @@ impl Channel {
             Method::ChannelFlow { flags } => self.send(&Method::ChannelFlowOk { flags })?,
             Method::ChannelClose { code, text, .. } => {
                 drop(state);
-                // First nobody sends on it any more: a frame after the answer would end the connection.
-                self.ended(&closed_by_broker(code, text.as_str()));
-                self.send(&Method::ChannelCloseOk {})?;
+                self.send_last(&Method::ChannelCloseOk {})?;
                 self.inner.connection.forget(self.inner.number);
+                self.ended(&closed_by_broker(code, text.as_str()));
             }
-            answer => {
-                let call = state.calls.pop_front().ok_or_else(|| out_of_order(answer.name()))?;
-                // Nobody waits when the call's future was dropped.
-                let _ = call.send(Ok(answer));
+            Method::ChannelCloseOk {} => {
+                state.answer((Method::ChannelCloseOk {}, None))?;
+                drop(state);
+                self.inner.connection.forget(self.inner.number);
+                self.ended(&PortError::new(Kind::Closed, "the channel is closed"));
             }
+            answer => state.answer((answer, None))?,
         }
         Ok(())
     }
 }
 
 impl State {
+    fn answer(&mut self, answer: Answer) -> Result<(), PortError> {
+        let call = self.calls.pop_front().ok_or_else(|| out_of_order(answer.0.name()))?;
+        // Nobody waits when the call's future was dropped.
+        let _ = call.send(Ok(answer));
+        Ok(())
+    }
+
+    fn on_header(&mut self, properties: Bytes, length: u64) -> Result<(), PortError> {
+        if length > MAX_BODY {
+            let text = format!("a message has {length} bytes; at most {MAX_BODY} are taken");
+            return Err(PortError::new(Kind::Unsupported, text));
+        }
+        let incoming = self.incoming.as_mut().filter(|incoming| incoming.missing.is_none());
+        let incoming = incoming.ok_or_else(|| out_of_order("a header"))?;
+        (incoming.properties, incoming.missing) = (properties, Some(length));
+        if length == 0 { self.complete(Bytes::new()) } else { Ok(()) }
+    }
+
     fn on_body(&mut self, part: Bytes) -> Result<(), PortError> {
         let incoming = self.incoming.as_mut().ok_or_else(|| out_of_order("a body"))?;
         let missing = incoming.missing.ok_or_else(|| out_of_order("a body"))?;
@@ -216,21 +306,33 @@ impl State {
         incoming.missing = Some(left);
         if left > 0 {
             incoming.body.extend_from_slice(&part);
+            Ok(())
         } else if incoming.body.is_empty() {
             // In one frame, as nearly always: no copy.
-            self.complete(part);
+            self.complete(part)
         } else {
             incoming.body.extend_from_slice(&part);
             let body = std::mem::take(&mut incoming.body).freeze();
-            self.complete(body);
+            self.complete(body)
         }
-        Ok(())
     }
 
-    fn complete(&mut self, body: Bytes) {
-        let Some(Incoming { method, properties, .. }) = self.incoming.take() else { return };
-        if let Some(sink) = &mut self.sink {
-            sink.message(method, properties, body);
+    fn complete(&mut self, body: Bytes) -> Result<(), PortError> {
+        let Some(Incoming { what, properties, .. }) = self.incoming.take() else { return Ok(()) };
+        match (what, &mut self.sink) {
+            (What::Delivery { number, redelivered }, Some(sink)) => {
+                sink.delivery(number, redelivered, Content { properties, body });
+                Ok(())
+            }
+            (What::Other(method @ Method::BasicGetOk { .. }), _) => {
+                self.answer((method, Some(Content { properties, body })))
+            }
+            (What::Other(method), Some(sink)) => {
+                // It came from us, so that its properties can be read; if not, nobody looks at them.
+                sink.message(method, Properties::read(properties).unwrap_or_default(), body);
+                Ok(())
+            }
+            (_, None) => Ok(()),
         }
     }
 }

@@ -21,7 +21,7 @@ use super::{
 };
 
 /// How often each side gives a sign of life, at the longest; after twice this without one the connection is lost.
-const HEARTBEAT: Duration = Duration::from_secs(5);
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// The largest frame that is sent or taken; RabbitMQ offers as much.
 const FRAME_MAX: u32 = 128 << 10;
@@ -93,19 +93,19 @@ struct Opening<'a> {
 }
 
 /// Connects and signs in.
-pub(super) async fn open(target: &Target) -> Result<Opened, PortError> {
+pub(super) async fn open(target: &Target, heartbeat: Duration) -> Result<Opened, PortError> {
     let unreachable =
         |error| PortError::new(Kind::Unavailable, format!("{target} cannot be reached: {error}"));
     let stream = TcpStream::connect((&*target.host, target.port)).await.map_err(unreachable)?;
     stream.set_nodelay(true).map_err(unreachable)?;
     let mut opening = Opening { target, stream, buffer: BytesMut::new() };
-    let (agreed, server) = opening.shake_hands().await?;
+    let (agreed, server) = opening.shake_hands(heartbeat).await?;
     let (reader, writer) = opening.stream.into_split();
     Ok(Opened { reader: Box::new(reader), writer: Box::new(writer), buffer: opening.buffer, agreed, server })
 }
 
 impl Opening<'_> {
-    async fn shake_hands(&mut self) -> Result<(Agreed, Server), PortError> {
+    async fn shake_hands(&mut self, heartbeat: Duration) -> Result<(Agreed, Server), PortError> {
         self.send(&PROTOCOL_HEADER).await?;
         let Method::ConnectionStart { mechanisms, properties, .. } = self.receive().await? else {
             return Err(self.unexpected("Start"));
@@ -116,10 +116,11 @@ impl Opening<'_> {
             return Err(PortError::new(Kind::Unsupported, text));
         }
         self.send_method(&start_ok(self.target)).await?;
-        let Method::ConnectionTune { channel_max, frame_max, heartbeat } = self.receive().await? else {
+        let Method::ConnectionTune { channel_max, frame_max, heartbeat: theirs } = self.receive().await?
+        else {
             return Err(self.unexpected("Tune"));
         };
-        let (agreed, tune_ok) = agree(channel_max, frame_max, heartbeat);
+        let (agreed, tune_ok) = agree(channel_max, frame_max, theirs, heartbeat);
         self.send_method(&tune_ok).await?;
         let too_long = || PortError::new(Kind::Invalid, "a vhost's name has at most 255 bytes");
         let vhost = ShortString::new(self.target.vhost.clone()).ok_or_else(too_long)?;
@@ -199,10 +200,10 @@ fn start_ok(target: &Target) -> Method {
 }
 
 /// The smaller of what both want; 0 is no limit.
-fn agree(channel_max: u16, frame_max: u32, heartbeat: u16) -> (Agreed, Method) {
+fn agree(channel_max: u16, frame_max: u32, heartbeat: u16, ours: Duration) -> (Agreed, Method) {
     let channel_max = if channel_max == 0 { CHANNEL_MAX } else { channel_max.min(CHANNEL_MAX) };
     let frame_max = if frame_max == 0 { FRAME_MAX } else { frame_max.clamp(4_096, FRAME_MAX) };
-    let ours = HEARTBEAT.as_secs() as u16;
+    let ours = u16::try_from(ours.as_secs()).unwrap_or(u16::MAX).max(1);
     let heartbeat = if heartbeat == 0 { ours } else { heartbeat.min(ours) };
     let agreed = Agreed {
         channel_max,

@@ -73,6 +73,23 @@ impl Field for ShortString {
     }
 }
 
+/// A short string that nobody asks for: skipped when it is read, empty when it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Skipped;
+
+impl Field for Skipped {
+    fn write(&self, to: &mut impl BufMut) {
+        to.put_u8(0);
+    }
+
+    fn read(from: &mut Bytes) -> Result<Self, Malformed> {
+        let length = usize::from(u8::read(from)?);
+        need(from, length)?;
+        from.advance(length);
+        Ok(Self)
+    }
+}
+
 /// A long string: any bytes.
 impl Field for Bytes {
     fn write(&self, to: &mut impl BufMut) {

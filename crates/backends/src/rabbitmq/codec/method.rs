@@ -4,7 +4,7 @@ use bytes::{BufMut, Bytes};
 
 use super::{
     Malformed,
-    field::{Field, ShortString},
+    field::{Field, ShortString, Skipped},
     table::Table,
 };
 
@@ -81,9 +81,9 @@ methods! {
     (60, 31) BasicCancelOk { tag: ShortString }
     (60, 40) BasicPublish { reserved1: u16, exchange: ShortString, key: ShortString, flags: u8 }
     (60, 50) BasicReturn { code: u16, text: ShortString, exchange: ShortString, key: ShortString }
-    (60, 60) BasicDeliver { tag: ShortString, delivery: u64, flags: u8, exchange: ShortString, key: ShortString }
+    (60, 60) BasicDeliver { tag: Skipped, delivery: u64, flags: u8, exchange: Skipped, key: Skipped }
     (60, 70) BasicGet { reserved1: u16, queue: ShortString, flags: u8 }
-    (60, 71) BasicGetOk { delivery: u64, flags: u8, exchange: ShortString, key: ShortString, messages: u32 }
+    (60, 71) BasicGetOk { delivery: u64, flags: u8, exchange: Skipped, key: Skipped, messages: u32 }
     (60, 72) BasicGetEmpty { reserved1: ShortString }
     (60, 80) BasicAck { delivery: u64, flags: u8 }
     (60, 90) BasicReject { delivery: u64, flags: u8 }

@@ -22,12 +22,16 @@ macro_rules! properties {
                 $(if let Some(value) = &self.$field { value.write(to); })*
             }
 
-            pub(crate) fn read(from: &mut Bytes) -> Result<Self, Malformed> {
+            /// Reads properties that fill these bytes.
+            pub(crate) fn read(mut from: Bytes) -> Result<Self, Malformed> {
+                let from = &mut from;
                 let flags = u16::read(from)?;
                 if flags & 1 != 0 {
                     return Err(Malformed("a content header has more properties than the protocol knows"));
                 }
-                Ok(Self { $($field: if flags & (1 << $bit) == 0 { None } else { Some(<$type>::read(from)?) },)* })
+                let properties =
+                    Self { $($field: if flags & (1 << $bit) == 0 { None } else { Some(<$type>::read(from)?) },)* };
+                if from.is_empty() { Ok(properties) } else { Err(Malformed("properties have bytes left over")) }
             }
         }
     };

@@ -9,7 +9,7 @@ use tokio::{sync::mpsc, time::timeout};
 
 use super::{
     Table, Target,
-    channel::{Channel, Sink},
+    channel::{Channel, Content, Sink},
     codec::{
         field::ShortString,
         method::{Method, flags},
@@ -64,12 +64,18 @@ struct Inbox(mpsc::Sender<Incoming>);
 
 #[derive(Debug)]
 enum Incoming {
+    Delivery(u64, Properties, Bytes),
     Message(Method, Properties, Bytes),
     Notice(Method),
     Closed(PortError),
 }
 
 impl Sink for Inbox {
+    fn delivery(&mut self, number: u64, _: bool, Content { properties, body }: Content) {
+        let properties = Properties::read(properties).expect("they are well-formed");
+        let _ = self.0.try_send(Incoming::Delivery(number, properties, body));
+    }
+
     fn message(&mut self, method: Method, properties: Properties, body: Bytes) {
         let _ = self.0.try_send(Incoming::Message(method, properties, body));
     }
@@ -138,7 +144,7 @@ async fn bodies_of_every_size_arrive_as_they_were_sent() {
                     assert_eq!(delivery, number as u64 + 1);
                     is_confirmed = true;
                 }
-                Incoming::Message(Method::BasicDeliver { delivery, .. }, found, received) => {
+                Incoming::Delivery(delivery, found, received) => {
                     assert_eq!((found, &received[..]), (properties.clone(), &body[..]), "{size} bytes");
                     channel.send(&Method::BasicAck { delivery, flags: 0 }).unwrap();
                     is_delivered = true;
