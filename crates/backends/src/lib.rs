@@ -2,3 +2,6 @@
 
 #[cfg(feature = "rabbitmq")]
 pub mod rabbitmq;
+
+#[cfg(feature = "redis")]
+pub mod redis;

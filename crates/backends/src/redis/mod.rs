@@ -1,0 +1,14 @@
+//! Redis: one connection to one server, recovered for ever, for whatever speaks over it.
+
+mod link;
+
+mod connection;
+mod refusal;
+mod target;
+
+pub use connection::{Connection, OnPush};
+pub use link::Link;
+pub use target::Target;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,148 @@
+//! The link against real servers.
+
+use std::{sync::Arc, time::Duration};
+
+use outboard_core::{Health, Kind, time::system_clock};
+use outboard_testkit::{Proxy, Redis, proxy::Mode};
+use redis::cmd;
+use tokio::{sync::watch, time::Instant};
+
+use super::{Link, Target};
+
+fn link(url: &str) -> Link {
+    Link::start(url.parse::<Target>().unwrap(), system_clock(), None)
+}
+
+async fn until(health: &mut watch::Receiver<Health>, wanted: impl FnMut(&Health) -> bool) -> Health {
+    health.wait_for(wanted).await.unwrap().clone()
+}
+
+async fn refusal(link: &Link) -> outboard_core::PortError {
+    let tried =
+        |health: &Health| !health.is_ready() && !health.error().unwrap().message.starts_with("connecting");
+    until(&mut link.health(), tried).await.error().unwrap().clone()
+}
+
+#[tokio::test]
+async fn the_link_is_there_again_after_the_server_was_killed() {
+    let mut server = Redis::start().unwrap();
+    let link = link(&server.url());
+    let mut health = link.health();
+    for _ in 0..3 {
+        until(&mut health, Health::is_ready).await;
+        let connection = link.connection().unwrap();
+        let one: i64 = connection.query(cmd("INCR").arg("n")).await.unwrap();
+        assert!(one > 0);
+        server.kill();
+        until(&mut health, |health| matches!(health, Health::Recovering { .. })).await;
+        let gone = connection.query::<i64>(cmd("INCR").arg("n")).await.unwrap_err();
+        assert_eq!(gone.kind, Kind::Unavailable, "{gone}");
+        server.restart().unwrap();
+    }
+    until(&mut health, Health::is_ready).await;
+    let n: i64 = link.connection().unwrap().query(cmd("GET").arg("n")).await.unwrap();
+    assert_eq!(n, 3);
+    link.close();
+    assert_eq!(link.connection().unwrap_err().kind, Kind::Closed);
+}
+
+#[tokio::test]
+async fn a_silent_peer_is_noticed_and_its_return_as_well() {
+    let server = Redis::start().unwrap();
+    let proxy = Proxy::start(server.port()).await.unwrap();
+    let link = link(&format!("redis://127.0.0.1:{}", proxy.port()));
+    let mut health = link.health();
+    until(&mut health, Health::is_ready).await;
+    proxy.set(Mode::Silent);
+    let began = Instant::now();
+    until(&mut health, |health| matches!(health, Health::Recovering { .. })).await;
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    proxy.set(Mode::Pass);
+    let began = Instant::now();
+    until(&mut health, Health::is_ready).await;
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn who_is_refused_is_told_the_mend_and_asks_seldom() {
+    let server = Redis::configured(&["--requirepass", "right"]).unwrap();
+    let port = server.port();
+    for (url, mend) in [
+        (format!("redis://127.0.0.1:{port}"), "wants a password"),
+        (format!("redis://:wrong@127.0.0.1:{port}"), "put the right one into the URL"),
+        (format!("redis://nobody:wrong@127.0.0.1:{port}"), "`nobody`"),
+    ] {
+        let link = link(&url);
+        let error = refusal(&link).await;
+        assert_eq!(error.kind, Kind::Denied, "{error}");
+        assert!(error.message.contains(mend) && !error.message.contains("wrong@"), "{error}");
+        assert!(matches!(*link.health().borrow(), Health::Recovering { attempt: 1, .. }));
+    }
+    let link = link(&format!("redis://:right@127.0.0.1:{port}"));
+    until(&mut link.health(), Health::is_ready).await;
+}
+
+#[tokio::test]
+async fn a_read_only_replica_is_not_called_healthy_until_it_is_promoted() {
+    let primary = Redis::start().unwrap();
+    let replica = Redis::start().unwrap();
+    let link = link(&replica.url());
+    let mut health = link.health();
+    until(&mut health, Health::is_ready).await;
+    let connection = link.connection().unwrap();
+    let follow = cmd("REPLICAOF").arg("127.0.0.1").arg(primary.port()).to_owned();
+    connection.query::<()>(&follow).await.unwrap();
+    let refused = connection.query::<i64>(cmd("INCR").arg("n")).await.unwrap_err();
+    assert!(refused.message.contains("read-only replica"), "{refused}");
+    let tried = |health: &Health| matches!(health, Health::Recovering { attempt, .. } if *attempt > 0);
+    let said = until(&mut health, tried).await.error().unwrap().clone();
+    assert!(said.message.contains("name its primary"), "{said}");
+    let other = Link::start(replica.url().parse().unwrap(), system_clock(), None);
+    assert!(refusal(&other).await.message.contains("promote it"));
+    let client = redis::Client::open(replica.url()).unwrap();
+    let mut promoter = client.get_multiplexed_async_connection().await.unwrap();
+    cmd("REPLICAOF").arg("NO").arg("ONE").exec_async(&mut promoter).await.unwrap();
+    until(&mut health, Health::is_ready).await;
+}
+
+#[tokio::test]
+async fn a_server_without_memory_refuses_and_recovers() {
+    let server = Redis::configured(&["--maxmemory-policy", "noeviction"]).unwrap();
+    let link = link(&server.url());
+    let mut health = link.health();
+    until(&mut health, Health::is_ready).await;
+    let connection = link.connection().unwrap();
+    let limit = |bytes: u64| cmd("CONFIG").arg("SET").arg("maxmemory").arg(bytes).to_owned();
+    connection.query::<()>(&limit(1)).await.unwrap();
+    let full = connection.query::<()>(cmd("SET").arg("a").arg("b")).await.unwrap_err();
+    assert_eq!(full.kind, Kind::Full, "{full}");
+    let refusing = until(&mut health, |health| matches!(health, Health::Refusing(_))).await;
+    assert!(refusing.error().unwrap().message.contains("maxmemory"));
+    connection.query::<()>(&limit(0)).await.unwrap();
+    until(&mut health, Health::is_ready).await;
+    assert_eq!(link.connection().unwrap().generation(), connection.generation(), "the connection is kept");
+}
+
+#[tokio::test]
+async fn what_is_not_redis_or_not_trusted_is_told_apart_from_an_outage() {
+    let server = Redis::start().unwrap();
+    let tls = link(&format!("rediss://127.0.0.1:{}", server.port()));
+    let error = refusal(&tls).await;
+    assert_ne!(error.kind, Kind::Denied, "a peer without TLS hangs up: {error}");
+    let nobody = link(&format!("redis://127.0.0.1:{}", outboard_testkit::free_ports::<1>()[0]));
+    let error = refusal(&nobody).await;
+    assert!(error.kind == Kind::Unavailable && error.message.contains("refused"), "{error}");
+}
+
+#[tokio::test]
+async fn what_the_server_says_unasked_is_passed_on() {
+    let server = Redis::start().unwrap();
+    let (sender, mut receiver) = tokio::sync::mpsc::channel(8);
+    let on_push = Arc::new(move |push: redis::PushInfo| drop(sender.try_send(push)));
+    let link = Link::start(server.url().parse().unwrap(), system_clock(), Some(on_push));
+    until(&mut link.health(), Health::is_ready).await;
+    let connection = link.connection().unwrap();
+    connection.query::<()>(cmd("CLIENT").arg("TRACKING").arg("ON").arg("BCAST")).await.unwrap();
+    connection.query::<()>(cmd("SET").arg("k").arg("v")).await.unwrap();
+    assert_eq!(receiver.recv().await.unwrap().kind, redis::PushKind::Invalidate);
+}
