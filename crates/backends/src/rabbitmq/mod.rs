@@ -4,6 +4,8 @@ mod channel;
 mod codec;
 mod connection;
 mod handshake;
+mod publisher;
+mod topology;
 mod url;
 
 pub use codec::table::{Table, Value};

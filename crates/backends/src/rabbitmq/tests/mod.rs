@@ -1,5 +1,8 @@
 //! Connections and channels, against a real broker.
 
+mod publishing;
+mod topology;
+
 use std::{sync::OnceLock, time::Duration};
 
 use bytes::Bytes;
