@@ -170,11 +170,6 @@ impl Channel {
         self.write(|out, _| methods.for_each(|method| put_method(out, number, method)))
     }
 
-    /// Appends frames of this channel, all of them or none; `put` gets the largest size of a frame.
-    pub(crate) fn write(&self, put: impl FnOnce(&mut BytesMut, usize)) -> Result<(), PortError> {
-        self.inner.connection.send(|out, agreed| put(out, agreed.frame_max))
-    }
-
     /// Publishes one message.
     pub(crate) fn publish(
         &self,

@@ -80,7 +80,8 @@ impl<'a> Steps<'a> {
 
     async fn end(self) {
         if let Some(channel) = self.channel {
-            channel.close().await;
+            // What cannot be closed is closed already.
+            let _ = channel.close().await;
         }
     }
 

@@ -8,7 +8,7 @@ use tokio::{sync::watch, time::sleep};
 
 use super::{Publication, Shared, State, destination};
 use crate::rabbitmq::{
-    channel::{Channel, Sink},
+    channel::Sink,
     codec::{
         frame::{put_content, put_method},
         method::{Method, flags},

@@ -179,9 +179,7 @@ async fn drain(connection: &Connection, queue: &str) -> Vec<String> {
     channel.call(&consume).await.unwrap();
     let mut bodies = Vec::new();
     while bodies.len() < count as usize {
-        let Incoming::Message(Method::BasicDeliver { delivery, .. }, _, body) = receiving.next().await else {
-            continue;
-        };
+        let Incoming::Delivery(delivery, _, body) = receiving.next().await else { continue };
         channel.send(&Method::BasicAck { delivery, flags: 0 }).unwrap();
         bodies.push(String::from_utf8(body.into()).unwrap());
     }
