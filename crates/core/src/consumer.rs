@@ -135,6 +135,24 @@ impl Effects {
     pub fn is_empty(&self) -> bool {
         self.guards.is_empty() && self.writes.is_empty() && self.appends.is_empty()
     }
+
+    /// What they add to a commit, in bytes.
+    pub fn bytes(&self) -> usize {
+        bytes_of(&self.writes, &self.appends)
+    }
+}
+
+/// What writes and messages add to a commit, in bytes.
+pub(crate) fn bytes_of(writes: &[KeyWrite], appends: &[NewMessage]) -> usize {
+    let writes = writes.iter().map(|write| match write {
+        KeyWrite::Set(key, value) => key.len() + value.len(),
+        KeyWrite::Delete(key) | KeyWrite::Add(key, _) => key.len(),
+    });
+    let appends = appends.iter().map(|message| {
+        let headers = message.headers.iter().map(|(name, value)| name.len() + value.len());
+        message.kind.len() + message.payload.len() + headers.sum::<usize>()
+    });
+    writes.sum::<usize>() + appends.sum::<usize>()
 }
 
 /// How a consumer delivers.

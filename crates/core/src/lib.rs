@@ -17,6 +17,7 @@ pub mod consumer;
 pub mod log_consumer;
 
 pub mod queue;
+pub mod queue_consumer;
 pub mod store;
 
 pub mod backoff;
@@ -33,8 +34,11 @@ pub use error::{Health, Kind, PortError};
 pub use ledger::Ledger;
 pub use log::Log;
 pub use log_consumer::LogConsumer;
-pub use message::{Headers, Message, NewMessage, Position};
+pub use message::{Headers, Message, MessageId, NewMessage, Position};
 pub use pattern::{TypePattern, TypeSet};
+pub use queue::Queue;
+pub use queue_consumer::QueueConsumer;
+pub use store::Store;
 pub use time::{Clock, Time};
 
 /// What every asynchronous port method returns: a boxed future, so that ports are object-safe.

@@ -32,6 +32,39 @@ impl Position {
     }
 }
 
+/// What a message is called, wherever it came from: a number on a log, a text on a queue.
+///
+/// ```
+/// use outboard_core::{MessageId, Position};
+/// assert_eq!(MessageId::Position(Position(7)).to_string(), "7");
+/// assert_eq!(MessageId::Name("a1b2".into()).to_string(), "a1b2");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum MessageId {
+    /// Its position in the log.
+    Position(Position),
+    /// Its id on a queue.
+    Name(Arc<str>),
+}
+
+impl Serialize for MessageId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Position(position) => position.serialize(serializer),
+            Self::Name(name) => serializer.serialize_str(name),
+        }
+    }
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Position(position) => position.fmt(f),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -132,4 +165,11 @@ pub struct Message {
     pub timestamp: Time,
     /// Not to be handled before this time.
     pub run_at: Option<Time>,
+}
+
+impl Message {
+    /// What it is called, wherever it came from.
+    pub fn id(&self) -> MessageId {
+        self.name.clone().map_or(MessageId::Position(self.id), MessageId::Name)
+    }
 }

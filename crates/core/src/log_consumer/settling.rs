@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::state::{Held, State, push_range};
 use crate::{
-    consumer::{Effects, Settlement, Tag, Ticket, Verdict},
+    consumer::{Effects, Settlement, Tag, Ticket, Verdict, bytes_of},
     error::{Kind, PortError},
-    ledger::{KeyWrite, NewDead, Parked, ParkedChange, ParkedState, Unit, UnitResult},
+    ledger::{NewDead, Parked, ParkedChange, ParkedState, Unit, UnitResult},
     message::Position,
     planted::{Bug, is_planted},
     time::Time,
@@ -35,15 +35,7 @@ pub(super) enum After {
 impl Sent {
     /// What its effects add to a commit.
     pub(super) fn bytes(&self) -> usize {
-        let writes = self.unit.writes.iter().map(|write| match write {
-            KeyWrite::Set(key, value) => key.len() + value.len(),
-            KeyWrite::Delete(key) | KeyWrite::Add(key, _) => key.len(),
-        });
-        let appends = self.unit.appends.iter().map(|message| {
-            let headers = message.headers.iter().map(|(name, value)| name.len() + value.len());
-            message.kind.len() + message.payload.len() + headers.sum::<usize>()
-        });
-        writes.sum::<usize>() + appends.sum::<usize>()
+        bytes_of(&self.unit.writes, &self.unit.appends)
     }
 
     /// Whether it makes a suspect's running row durable.
