@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use outboard_core::{Headers, Ledger, Message, NewMessage, Position, Time, consumer::Effects};
+use outboard_core::{Headers, Ledger, Message, MessageId, NewMessage, Time, consumer::Effects};
 
 use crate::{
     command::{self, Command},
@@ -57,9 +57,9 @@ impl<S> Context<S> {
         &self.0.attempt.message
     }
 
-    /// The message's id, which is its position in the log; the same in every attempt.
-    pub fn id(&self) -> Position {
-        self.0.attempt.message.id
+    /// The message's id: its position in the log, or its name on a queue. The same in every attempt.
+    pub fn id(&self) -> MessageId {
+        self.0.attempt.message.id()
     }
 
     /// 1 for the first attempt.

@@ -79,6 +79,7 @@ pub mod worker;
 mod outage;
 pub mod periodic;
 pub mod runtime;
+pub mod source;
 pub mod workers;
 
 pub mod forward;
@@ -97,6 +98,7 @@ pub use policy::{OutagePolicy, Policy};
 pub use registry::{Registry, Rejected};
 pub use replay::replay;
 pub use runtime::{WorkerHandle, WorkerInfo, WorkerState};
+pub use source::{QueueSource, Source};
 pub use validate::{Checks, FieldError, Invalid};
 pub use worker::Worker;
 pub use workers::{WorkerSpec, Workers, WorkersOptions};

@@ -15,6 +15,8 @@ use outboard_core::{
     ledger::{Start, WorkerName},
     log_consumer::{LogConsumer, LogConsumerOptions},
     planted::{Bug, is_planted},
+    queue::ConsumeSpec,
+    queue_consumer::{QueueConsumer, QueueConsumerOptions},
     time::system_clock,
 };
 use tokio::time::Instant;
@@ -25,6 +27,7 @@ use crate::{
     periodic::Periodic,
     policy::Policy,
     runtime::{Parts, Shared, WorkerHandle, WorkerState, prefetch},
+    source::{QueueSource, Source},
 };
 
 /// The highest concurrency that is taken.
@@ -47,6 +50,8 @@ pub struct WorkerSpec {
     pub handler: Arc<dyn Handler>,
     /// What it does besides.
     pub periodic: Vec<Periodic>,
+    /// Where its messages come from.
+    pub source: Source,
 }
 
 impl WorkerSpec {
@@ -111,7 +116,7 @@ impl Default for WorkersOptions {
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
 /// use std::{sync::Arc, time::Duration};
-/// use outboard::{Attempt, Done, Handled, Handler, Policy, WorkerSpec, Workers, WorkersOptions, handler::BoxFuture};
+/// use outboard::{Attempt, Done, Handled, Handler, Policy, Source, WorkerSpec, Workers, WorkersOptions, handler::BoxFuture};
 /// use outboard::core::{Log, NewMessage, TypeSet, ledger::Start};
 /// use outboard_embedded::{Embedded, MemoryDisk, Options};
 ///
@@ -137,6 +142,7 @@ impl Default for WorkersOptions {
 ///     policy: Policy::default(),
 ///     handler: Arc::new(Print),
 ///     periodic: Vec::new(),
+///     source: Source::Log,
 /// }).await?;
 /// storage.append(vec![NewMessage::new("orders/confirm", "{}")].into()).await?;
 /// while worker.info().counters.handled == 0 {
@@ -163,7 +169,8 @@ struct Running {
 /// How the workers are, in short.
 #[derive(Debug, Clone)]
 pub struct WorkersHealth {
-    /// `Failed` when a worker will not work again in this process, `Recovering` never, else `Ready`.
+    /// `Failed` when a worker will not work again in this process, `Recovering` when one should consume and does not,
+    /// else `Ready`. A pause is not a reason, nor is a sick target.
     pub health: Health,
     /// Workers that do not deliver normally, with the reason; they do not make the process unready.
     pub degraded: Vec<Degraded>,
@@ -204,13 +211,12 @@ impl Workers {
     async fn open(&self, spec: WorkerSpec) -> Result<WorkerHandle, PortError> {
         let WorkersOptions { clock, faults, seed } = &self.options;
         let consumer = self.consumer(&spec).await?;
-        let paused = match consumer.status().flow {
-            Flow::Paused => Some(self.pause_reason(&spec.name).await?),
-            Flow::Running { .. } => None,
-        };
+        let is_paused = consumer.status().flow == Flow::Paused;
+        let paused = if is_paused { Some(self.pause_reason(&spec.name).await?) } else { None };
         let shared = Arc::new(Shared::new(
             (spec.name.clone(), spec.description.into()),
             spec.types,
+            spec.source,
             spec.policy.concurrency,
             self.ledger.clone(),
             clock.clone(),
@@ -229,6 +235,30 @@ impl Workers {
 
     /// The one place that knows where deliveries come from.
     async fn consumer(&self, spec: &WorkerSpec) -> Result<Arc<dyn Consumer>, PortError> {
+        match &spec.source {
+            Source::Log => self.log_consumer(spec).await,
+            Source::Queue(source) => self.queue_consumer(spec, source).await,
+        }
+    }
+
+    async fn queue_consumer(
+        &self,
+        spec: &WorkerSpec,
+        source: &QueueSource,
+    ) -> Result<Arc<dyn Consumer>, PortError> {
+        source.check(&spec.name)?;
+        let consume =
+            ConsumeSpec { worker: spec.name.clone(), hold: spec.policy.timeout, ..source.consume.clone() };
+        let queue = source.queue.consume(consume).await?;
+        let options = QueueConsumerOptions {
+            worker: spec.name.clone(),
+            types: spec.types.clone(),
+            claims: source.claims(),
+        };
+        Ok(QueueConsumer::open(queue, self.ledger.clone(), options).await?)
+    }
+
+    async fn log_consumer(&self, spec: &WorkerSpec) -> Result<Arc<dyn Consumer>, PortError> {
         let options = LogConsumerOptions {
             start: spec.start,
             prefetch: prefetch(spec.policy.concurrency),
@@ -300,7 +330,9 @@ impl Workers {
         let degraded = handles.iter().filter_map(|handle| {
             Some(Degraded { worker: handle.name().to_string(), reason: degradation(handle)? })
         });
-        WorkersHealth { degraded: degraded.collect(), health: failure.map_or(Health::Ready, Health::Failed) }
+        let health =
+            failure.map(Health::Failed).or_else(|| handles.iter().find_map(WorkerHandle::recovering));
+        WorkersHealth { degraded: degraded.collect(), health: health.unwrap_or(Health::Ready) }
     }
 
     fn running(&self) -> MutexGuard<'_, Running> {

@@ -30,5 +30,6 @@ pub(crate) fn worker() -> WorkerSpec {
         policy: Policy { concurrency: 1_024, ..Policy::default() },
         handler: Arc::new(Echo),
         periodic: Vec::new(),
+        source: outboard::Source::Log,
     }
 }

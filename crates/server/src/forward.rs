@@ -55,6 +55,7 @@ fn worker(config: &WorkerConfig, client: &Client) -> Result<WorkerSpec, String> 
         },
         handler: Arc::new(handler),
         periodic: Vec::new(),
+        source: outboard::Source::Log,
     })
 }
 

@@ -151,8 +151,8 @@ fn workers(text: &mut Text, infos: &[WorkerInfo], tip: u64) {
         }),
         ("outboard_worker_outages_total", Counter, "Outages that began.", |info, _| info.counters.outages),
         ("outboard_worker_probes_total", Counter, "Probes made.", |info, _| info.counters.probes),
-        ("outboard_worker_lag_messages", Gauge, "Positions behind the log.", |info, tip| {
-            tip.saturating_sub(info.consumer.low.0)
+        ("outboard_worker_consuming", Gauge, "1 while its log or broker is there.", |info, _| {
+            info.consumer.is_ready.into()
         }),
         ("outboard_worker_parked", Gauge, "Parked messages.", |info, _| info.consumer.parked),
         (
@@ -177,7 +177,21 @@ fn workers(text: &mut Text, infos: &[WorkerInfo], tip: u64) {
             text.sample(name, &Labels::none().and(WORKER, &info.name), number(info, tip) as f64);
         }
     }
+    text.begin("outboard_worker_lag_messages", Gauge, "Positions behind the log.");
+    for info in infos.iter().filter(|info| info.source == LOG) {
+        let lag = tip.saturating_sub(info.consumer.low.0);
+        text.sample("outboard_worker_lag_messages", &Labels::none().and(WORKER, &info.name), lag as f64);
+    }
+    let name = "outboard_worker_last_progress_timestamp_seconds";
+    text.begin(name, Gauge, "When it last took or settled something.");
+    for info in infos {
+        let seconds = info.consumer.last_progress.as_millis() as f64 / 1_000.0;
+        text.sample(name, &Labels::none().and(WORKER, &info.name), seconds);
+    }
 }
+
+/// The source of a worker that has a lag.
+const LOG: &str = "log";
 
 async fn dead_letters(text: &mut Text, api: &Api) {
     // A scrape that cannot read the ledger shows everything else.

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use outboard::{Workers, WorkersOptions};
+use outboard::{Source, Workers, WorkersOptions};
 use outboard_core::{Health, Log, TypeSet, lifecycle::Shutdown};
 use outboard_embedded::Embedded;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -124,8 +124,10 @@ fn api(
     workers: Arc<Workers>,
     phase: Arc<Phase>,
 ) -> Api {
-    let types: TypeSet =
-        workers.handles().iter().flat_map(|handle| handle.types().patterns().to_vec()).collect();
+    // A command goes into the log: who takes messages from elsewhere will not see it.
+    let handles = workers.handles();
+    let of_log = handles.iter().filter(|handle| matches!(handle.source(), Source::Log));
+    let types: TypeSet = of_log.flat_map(|handle| handle.types().patterns().to_vec()).collect();
     let limits = &config.limits;
     Api {
         log: Arc::new(storage.clone()),

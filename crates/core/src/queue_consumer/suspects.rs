@@ -161,3 +161,93 @@ fn key_of(message: &Message) -> u64 {
     message.payload.hash(&mut hasher);
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Headers, message::Position, time::Time};
+
+    fn delivery(number: u64) -> Delivery {
+        let message = Message {
+            id: Position::START,
+            name: Some(format!("m{number}").into()),
+            kind: "a/a".into(),
+            payload: Bytes::from(number.to_string()),
+            headers: Headers::default(),
+            timestamp: Time::default(),
+            run_at: None,
+        };
+        let tag = Tag { epoch: 1, number };
+        let (redelivered, is_identified) = (true, true);
+        Delivery { tag, message: Arc::new(message), attempt: 1, suspect: false, redelivered, is_identified }
+    }
+
+    fn note(suspects: &mut Suspects) -> Option<Bytes> {
+        match suspects.note() {
+            Some(KeyWrite::Set(_, note)) => Some(note),
+            Some(KeyWrite::Delete(_)) => None,
+            other => panic!("the note has changed: {other:?}"),
+        }
+    }
+
+    /// One life of the process in which message 7 runs alone and brings it down.
+    fn crash(note_before: Option<&[u8]>) -> Option<Bytes> {
+        let mut suspects = Suspects::after_a_crash(note_before, 10);
+        assert!(suspects.take(delivery(7)).is_ok_and(|delivered| delivered.is_none()));
+        assert!(suspects.begin());
+        let left = note(&mut suspects);
+        assert_eq!(suspects.noted().map(|delivery| delivery.suspect), Some(true));
+        left
+    }
+
+    #[test]
+    fn three_crashes_bury_and_a_completed_run_clears() {
+        let first = crash(None);
+        let second = crash(first.as_deref());
+        let third = crash(second.as_deref());
+        let mut suspects = Suspects::after_a_crash(third.as_deref(), 10);
+        assert!(suspects.take(delivery(7)).unwrap_err().starts_with("3 crashes"));
+        assert_eq!(note(&mut suspects), None, "what is buried is forgotten");
+
+        let mut suspects = Suspects::after_a_crash(second.as_deref(), 10);
+        assert!(suspects.take(delivery(7)).unwrap().is_none());
+        assert!(suspects.begin());
+        suspects.noted();
+        assert!(suspects.ended(delivery(7).tag, true));
+        assert_eq!(note(&mut suspects), None);
+    }
+
+    #[test]
+    fn one_at_a_time_and_only_so_many_as_may_have_been_running() {
+        let mut suspects = Suspects::after_a_crash(None, 2);
+        assert!(suspects.take(Delivery { redelivered: false, ..delivery(1) }).unwrap().is_some());
+        assert!(suspects.take(delivery(2)).unwrap().is_none());
+        assert!(suspects.take(delivery(3)).unwrap().is_none());
+        assert!(suspects.take(delivery(4)).unwrap().is_some(), "a third one cannot have been running");
+        assert_eq!(suspects.count(), 2);
+        assert!(suspects.begin());
+        assert!(!suspects.begin());
+        assert_eq!(suspects.noted().map(|delivery| delivery.tag.number), Some(2));
+        assert!(!suspects.begin(), "it runs");
+        assert!(suspects.ended(delivery(2).tag, false), "it is held, not run");
+        assert!(suspects.begin());
+        assert_eq!(suspects.take_waiting().len(), 1);
+        assert_eq!(suspects.count(), 0);
+        assert!(
+            Suspects::none().take(delivery(1)).unwrap().is_some(),
+            "after a clean stop nobody is suspect"
+        );
+    }
+
+    #[test]
+    fn a_held_suspect_is_not_charged() {
+        let mut suspects = Suspects::after_a_crash(None, 2);
+        assert!(suspects.take(delivery(7)).unwrap().is_none());
+        suspects.begin();
+        suspects.noted();
+        suspects.ended(delivery(7).tag, false);
+        let left = note(&mut suspects);
+        let mut suspects = Suspects::after_a_crash(left.as_deref(), 2);
+        assert_eq!(note(&mut suspects), None, "nobody has crashed anything");
+    }
+}

@@ -11,6 +11,7 @@ use super::AppError;
 use crate::{
     executor::Executor,
     runtime::{WorkerHandle, WorkerState},
+    source::Source,
     workers::Workers,
 };
 
@@ -134,6 +135,10 @@ impl Running {
         }
         if !self.ledger.due(worker.name().clone(), self.clock.now(), 1).await?.rows.is_empty() {
             return Ok(false);
+        }
+        if let Source::Queue(source) = worker.source() {
+            let stats = source.queue().stats(source.queue_name().clone()).await?;
+            return Ok(stats.ready.unwrap_or(0) == 0 && stats.unsettled.unwrap_or(0) == 0);
         }
         // Messages of other types are passed at leisure; only the worker's own ones are work.
         let mut after = info.consumer.low;

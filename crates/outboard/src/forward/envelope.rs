@@ -21,7 +21,12 @@ pub(super) fn body(attempt: &Attempt) -> Bytes {
     let header_bytes: usize = message.headers.iter().map(|(name, value)| name.len() + value.len() + 6).sum();
     let mut body = Vec::with_capacity(FRAME_BYTES + message.kind.len() + payload_bytes + header_bytes);
 
-    put(&mut body, format_args!("{{\"id\":{},\"type\":", message.id));
+    body.extend_from_slice(b"{\"id\":");
+    match &message.name {
+        None => put(&mut body, format_args!("{}", message.id)),
+        Some(name) => put_json(&mut body, &**name),
+    }
+    body.extend_from_slice(b",\"type\":");
     put_json(&mut body, &*message.kind);
     match payload {
         Some(json) => {
@@ -37,12 +42,25 @@ pub(super) fn body(attempt: &Attempt) -> Bytes {
     body.into()
 }
 
-/// `msg_<position>_<milliseconds of the append>_<worker>`. The time keeps a new data directory, which numbers from 1
-/// again, from using ids that a receiver has already seen.
+/// `msg_<position>_<milliseconds of the append>_<worker>`, or `msg_q_<name>_<worker>` for a message of a queue. The time
+/// keeps a new data directory, which numbers from 1 again, from using ids that a receiver has already seen.
 pub(super) fn webhook_id(attempt: &Attempt) -> String {
     let message = &*attempt.message;
-    let mut id = format!("msg_{}_{:x}_", message.id, message.timestamp.as_millis());
-    for &byte in attempt.worker.as_bytes() {
+    let mut id = match &message.name {
+        None => format!("msg_{}_{:x}_", message.id, message.timestamp.as_millis()),
+        Some(name) => {
+            let mut id = String::from("msg_q_");
+            put_id(&mut id, name);
+            id.push('_');
+            id
+        }
+    };
+    put_id(&mut id, &attempt.worker);
+    id
+}
+
+fn put_id(id: &mut String, text: &str) {
+    for &byte in text.as_bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') {
             id.push(char::from(byte));
         } else {
@@ -50,7 +68,6 @@ pub(super) fn webhook_id(attempt: &Attempt) -> String {
             let _ = write!(id, "~{byte:02x}");
         }
     }
-    id
 }
 
 /// The payload as it can stand inside of JSON. It was checked when it came over HTTP, but not when a program appended
@@ -165,6 +182,8 @@ mod tests {
         let ids = [
             webhook_id(&first),
             webhook_id(&changed(|message| message.id = Position(8))),
+            webhook_id(&changed(|message| message.name = Some("7_177d9b6297a".into()))),
+            webhook_id(&changed(|message| message.name = Some("a.b".into()))),
             webhook_id(&changed(|message| message.timestamp = Time::from_millis(1))),
             webhook_id(&Attempt { worker: "mails".into(), ..first.clone() }),
             webhook_id(&Attempt { worker: "a.b".into(), ..first.clone() }),

@@ -12,7 +12,8 @@ use std::{
 
 use futures_util::FutureExt;
 use outboard_core::{
-    Clock, Consumer, Kind, Ledger, PortError, TypeSet, consumer::Drained, fault::Faults, ledger::WorkerName,
+    Clock, Consumer, Health, Kind, Ledger, PortError, TypeSet, consumer::Drained, fault::Faults,
+    ledger::WorkerName,
 };
 use tokio::{
     sync::{Mutex as AsyncMutex, mpsc, oneshot},
@@ -32,6 +33,7 @@ use crate::{
     handler::Handler,
     periodic::{Periodic, PeriodicTask},
     policy::Policy,
+    source::Source,
 };
 
 /// Calls that wait for the worker's loop.
@@ -55,6 +57,7 @@ pub(crate) struct Shared {
     pub(crate) name: WorkerName,
     pub(crate) description: Arc<str>,
     pub(crate) types: TypeSet,
+    pub(crate) source: Source,
     pub(crate) concurrency: u32,
     ledger: Arc<dyn Ledger>,
     clock: Arc<dyn Clock>,
@@ -79,6 +82,7 @@ impl Shared {
     pub(crate) fn new(
         (name, description): (WorkerName, Arc<str>),
         types: TypeSet,
+        source: Source,
         concurrency: u32,
         ledger: Arc<dyn Ledger>,
         clock: Arc<dyn Clock>,
@@ -88,6 +92,7 @@ impl Shared {
             name,
             description,
             types,
+            source,
             concurrency,
             ledger,
             clock,
@@ -225,6 +230,18 @@ impl WorkerHandle {
         &self.0.shared.types
     }
 
+    /// Where its messages come from.
+    pub fn source(&self) -> &Source {
+        &self.0.shared.source
+    }
+
+    /// Why it does not consume although it should, if it does not.
+    pub(crate) fn recovering(&self) -> Option<Health> {
+        let rests = !matches!(self.state(), WorkerState::Running | WorkerState::Outage { .. });
+        let health = self.0.consumer.status().health;
+        (!rests && matches!(health, Health::Recovering { .. })).then_some(health)
+    }
+
     /// How it is now; cheap.
     pub fn info(&self) -> WorkerInfo {
         let shared = &self.0.shared;
@@ -232,6 +249,7 @@ impl WorkerHandle {
             name: shared.name.to_string(),
             description: shared.description.to_string(),
             types: shared.types.patterns().iter().map(ToString::to_string).collect(),
+            source: shared.source.to_string(),
             concurrency: shared.concurrency,
             state: shared.state(),
             running: shared.positions.read(),

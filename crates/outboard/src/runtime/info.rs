@@ -22,6 +22,8 @@ pub struct WorkerInfo {
     pub description: String,
     /// The type patterns that it handles.
     pub types: Vec<String>,
+    /// `log`, or the broker and its queue.
+    pub source: String,
     /// At most so many attempts at once.
     pub concurrency: u32,
     /// What it is doing.
@@ -72,7 +74,7 @@ pub enum WorkerState {
 pub struct ConsumerInfo {
     /// The holder's epoch.
     pub epoch: u64,
-    /// Everything up to here is done.
+    /// Everything up to here is done, on the log; 0 on a queue.
     pub low: Position,
     /// Claimed and not durably settled.
     pub unsettled: u32,
@@ -86,6 +88,8 @@ pub struct ConsumerInfo {
     pub last_progress: Time,
     /// How often the wall clock was seen to jump: it was set, or the machine was suspended.
     pub clock_jumps: u64,
+    /// Whether its broker is there, or the log takes what it commits. Says nothing of a pause.
+    pub is_ready: bool,
     /// Why it does not deliver, if something is wrong.
     pub error: Option<String>,
 }
@@ -104,6 +108,7 @@ impl From<Status> for ConsumerInfo {
             suspects: status.suspects,
             last_progress: status.last_progress,
             clock_jumps: status.clock_jumps,
+            is_ready: status.health.is_ready(),
             error: status.health.error().map(ToString::to_string),
         }
     }

@@ -47,7 +47,7 @@ impl Runtime {
             Meaning::Failed(failed) => {
                 count(&self.shared.tally.failed);
                 tracing::debug!(
-                    worker = %self.shared.name, message_id = %delivery.message.id, attempt = delivery.attempt,
+                    worker = %self.shared.name, message_id = %delivery.message.id(), attempt = delivery.attempt,
                     reason = %failed.reason, "the attempt failed"
                 );
                 if self.outage.is_none() {
@@ -151,7 +151,7 @@ impl Runtime {
             Verdict::Cancel { .. } => count(&tally.cancelled),
             Verdict::Return => count(&tally.returned),
             Verdict::Dead { reason } => {
-                tracing::warn!(worker = %self.shared.name, message_id = %delivery.message.id, %reason, "dead letter");
+                tracing::warn!(worker = %self.shared.name, message_id = %delivery.message.id(), %reason, "dead letter");
                 count(&tally.dead);
             }
         }

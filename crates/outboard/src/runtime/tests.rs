@@ -85,6 +85,7 @@ fn spec(policy: Policy, handler: impl Handler) -> WorkerSpec {
         policy,
         handler: Arc::new(handler),
         periodic: Vec::new(),
+        source: crate::Source::Log,
     }
 }
 

@@ -10,7 +10,7 @@ use outboard_core::{Ledger, Message, TypePattern, TypeSet, ledger::WorkerName};
 
 use super::{
     Worker,
-    typed::{ReplayCall, TypedHandler},
+    typed::{ReplayCall, Route, TypedHandler},
 };
 use crate::{
     app::AppError,
@@ -19,6 +19,7 @@ use crate::{
     outcome::Failure,
     periodic::Periodic,
     registry::Registry,
+    source::Source,
     workers::WorkerSpec,
 };
 
@@ -86,7 +87,8 @@ impl<S: Send + Sync + 'static> Blueprint for Worker<S> {
     }
 
     fn build(self: Box<Self>, executor: Executor, ledger: Arc<dyn Ledger>) -> Built {
-        let Self { name, description, state, routes, replays, periodic, policy, start } = *self;
+        let Self { name, description, state, routes, replays, periodic, policy, start, source } = *self;
+        let source = named_by_its_only_command(source, &routes);
         let shared = Arc::new(Shared { state, ledger, executor });
         let types = set_of(routes.iter().map(|route| route.name));
         let replayer = (!replays.is_empty()).then(|| {
@@ -106,8 +108,21 @@ impl<S: Send + Sync + 'static> Blueprint for Worker<S> {
             })
             .collect();
         let handler = Arc::new(TypedHandler::new(shared, routes));
-        Built { spec: WorkerSpec { name, description, types, start, policy, handler, periodic }, replayer }
+        Built {
+            spec: WorkerSpec { name, description, types, start, policy, handler, periodic, source },
+            replayer,
+        }
     }
+}
+
+/// A publisher that knows nothing of us names no type: a worker with one command knows which it is.
+fn named_by_its_only_command<S>(mut source: Source, routes: &[Route<S>]) -> Source {
+    if let (Source::Queue(queue), [only]) = (&mut source, routes)
+        && queue.consume.untyped == queue.consume.queue.name
+    {
+        queue.consume.untyped = only.name.into();
+    }
+    source
 }
 
 fn replayer<S: Send + Sync + 'static>(

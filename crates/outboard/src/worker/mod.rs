@@ -17,6 +17,7 @@ use crate::{
     handler::{BoxFuture, Handled},
     outcome::Outcome,
     policy::{OutagePolicy, Policy},
+    source::{QueueSource, Source},
 };
 
 /// A worker: handlers for commands, periodic work, and a state in memory that belongs to it alone.
@@ -63,6 +64,7 @@ pub struct Worker<S> {
     periodic: Vec<(Duration, PeriodicCall<S>)>,
     policy: Policy,
     start: Start,
+    source: Source,
 }
 
 /// Periodic work with its types gone.
@@ -81,6 +83,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
             periodic: Vec::new(),
             policy: Policy::default(),
             start: Start::End,
+            source: Source::Log,
         }
     }
 
@@ -164,6 +167,14 @@ impl<S: Send + Sync + 'static> Worker<S> {
     #[must_use]
     pub fn from_beginning(mut self) -> Self {
         self.start = Start::Beginning;
+        self
+    }
+
+    /// Takes its messages from a broker's queue instead of the log. Messages that name no type are this worker's only
+    /// command, if it has one only.
+    #[must_use]
+    pub fn queue(mut self, source: QueueSource) -> Self {
+        self.source = Source::Queue(source);
         self
     }
 

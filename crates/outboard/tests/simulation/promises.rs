@@ -154,6 +154,7 @@ async fn a_failed_worker_makes_unready() -> bool {
         policy: Policy::default(),
         handler: Arc::new(conductor),
         periodic: Vec::new(),
+        source: outboard::Source::Log,
     };
     let handle = workers.start(spec).await.expect("the worker starts");
     let other = OpenWorker { worker: "main".into(), start: Start::Beginning, claims: 1 };

@@ -170,6 +170,7 @@ impl World {
                 policy: self.policy(),
                 handler: Arc::new(conductor),
                 periodic: Vec::new(),
+                source: outboard::Source::Log,
             };
             workers.start(spec).await.map_err(|error| error.to_string())?;
         }

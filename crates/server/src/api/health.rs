@@ -62,8 +62,12 @@ impl Report {
             Health::Failed(error) => reason("log", format!("failed for good: {error}")),
         }
         let workers = workers.health();
-        if let Health::Failed(error) = workers.health {
-            reason("workers", format!("one has failed for good: {error}"));
+        match workers.health {
+            Health::Failed(error) => reason("workers", format!("one has failed for good: {error}")),
+            Health::Recovering { attempt, error, .. } => {
+                reason("workers", format!("one should consume and does not, attempt {attempt}: {error}"));
+            }
+            Health::Ready | Health::Refusing(_) => {}
         }
         let degraded: Vec<_> = workers
             .degraded

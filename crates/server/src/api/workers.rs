@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use http::StatusCode;
-use outboard::{WorkerInfo, WorkerState, runtime::Counters};
+use outboard::{Source, WorkerHandle, WorkerState, runtime::Counters};
 use outboard_core::{
     Kind, Position,
     ledger::{WorkerName, WorkerRow},
@@ -30,10 +30,17 @@ struct WorkerView {
     reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<Moment>,
-    /// Everything up to this position is done.
-    low: Position,
+    /// `log`, or the broker and its queue.
+    source: String,
+    /// When it last took or settled something; absent when this process does not run it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_progress: Option<Moment>,
+    /// Everything up to this position is done; on the log only, as the next two.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    low: Option<Position>,
     /// Positions behind the log, of whatever type.
-    lag: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lag: Option<u64>,
     /// When the message after `low` was appended.
     #[serde(skip_serializing_if = "Option::is_none")]
     oldest: Option<Moment>,
@@ -66,16 +73,18 @@ impl Api {
         Query::parse(query, &[])?;
         let tip = *self.log.tip().borrow();
         let rows = self.ledger.workers().await.map_err(|error| Problem::from(&error))?;
-        let mut infos: BTreeMap<WorkerName, WorkerInfo> =
-            self.workers.handles().iter().map(|handle| (handle.name().clone(), handle.info())).collect();
+        let handles = self.workers.handles();
+        let mut running: BTreeMap<WorkerName, &WorkerHandle> =
+            handles.iter().map(|handle| (handle.name().clone(), handle)).collect();
         let mut workers: Vec<_> = rows
             .into_iter()
             .map(|row| {
-                let info = infos.remove(&row.name);
-                view(row, info, tip)
+                let handle = running.remove(&row.name);
+                view(row, handle, tip)
             })
             .collect();
-        let behind: Vec<_> = workers.iter().map(|worker| worker.low.next()).collect();
+        // There is nothing after the tip, so a worker on a queue finds nothing.
+        let behind: Vec<_> = workers.iter().map(|worker| worker.low.unwrap_or(tip).next()).collect();
         let oldest = match self.log.get(behind).await {
             // A worker that cannot pass a damaged message says so itself; its list is what tells.
             Err(error) if error.kind == Kind::Corrupt => Vec::new(),
@@ -113,7 +122,7 @@ impl Api {
     }
 }
 
-fn view(row: WorkerRow, info: Option<WorkerInfo>, tip: Position) -> WorkerView {
+fn view(row: WorkerRow, handle: Option<&WorkerHandle>, tip: Position) -> WorkerView {
     let mut view = WorkerView {
         name: row.name.to_string(),
         description: String::new(),
@@ -121,8 +130,10 @@ fn view(row: WorkerRow, info: Option<WorkerInfo>, tip: Position) -> WorkerView {
         state: "absent",
         reason: row.paused.map(|reason| reason.to_string()),
         since: None,
-        low: row.low,
-        lag: 0,
+        source: "log".to_owned(),
+        last_progress: None,
+        low: Some(row.low),
+        lag: None,
         oldest: None,
         parked: row.parked,
         dead: row.dead,
@@ -131,7 +142,8 @@ fn view(row: WorkerRow, info: Option<WorkerInfo>, tip: Position) -> WorkerView {
         running: Vec::new(),
         counters: Counters::default(),
     };
-    if let Some(info) = info {
+    if let Some(handle) = handle {
+        let info = handle.info();
         (view.state, view.reason, view.since) = match info.state {
             WorkerState::Running => ("running", info.consumer.error, None),
             WorkerState::Paused { reason } => ("paused", Some(reason), None),
@@ -143,14 +155,19 @@ fn view(row: WorkerRow, info: Option<WorkerInfo>, tip: Position) -> WorkerView {
         view.description = info.description;
         view.types = info.types;
         // The consumer passes what is not its own in memory, and writes that down later.
-        view.low = view.low.max(info.consumer.low);
+        view.low = view.low.max(Some(info.consumer.low));
+        view.last_progress = Some(Moment(info.consumer.last_progress));
+        view.source = info.source;
+        if matches!(handle.source(), Source::Queue(_)) {
+            view.low = None;
+        }
         view.parked = info.consumer.parked;
         view.concurrency = info.concurrency;
         view.in_flight = info.consumer.unsettled;
         view.running = info.running;
         view.counters = info.counters;
     }
-    view.lag = tip.0.saturating_sub(view.low.0);
+    view.lag = view.low.map(|low| tip.0.saturating_sub(low.0));
     view
 }
 

@@ -99,9 +99,14 @@ pub(crate) fn workers(args: &WorkersArgs, output: Output) -> Result<(), Exit> {
 
 fn list_workers(answer: &Value, output: Output) -> Result<(), Exit> {
     for worker in answer["workers"].as_array().into_iter().flatten() {
-        let (name, state, lag) = (text(&worker["name"]), text(&worker["state"]), &worker["lag"]);
+        let (name, state) = (text(&worker["name"]), text(&worker["state"]));
+        // A queue's backlog is the broker's to tell.
+        let lag = match &worker["lag"] {
+            Value::Null => text(&worker["source"]),
+            lag => format!("lag {lag}"),
+        };
         let (parked, dead, reason) = (&worker["parked"], &worker["dead"], text(&worker["reason"]));
-        let line = format!("{name}\t{state}\tlag {lag}\tparked {parked}\tdead {dead}\t{reason}");
+        let line = format!("{name}\t{state}\t{lag}\tparked {parked}\tdead {dead}\t{reason}");
         output.record(worker, line.trim_end())?;
     }
     Ok(())

@@ -67,6 +67,7 @@ impl Outboard {
             policy: Policy { concurrency, outage: Some(OutagePolicy::default()), ..Policy::default() },
             handler: Arc::new(Forward::with_clock(client, url, clock).expect("no header is reserved")),
             periodic: Vec::new(),
+            source: outboard::Source::Log,
         };
         let handle = workers.start(spec).await.expect("the worker starts");
         Self { storage, workers, handle }
