@@ -60,20 +60,13 @@ struct Channels {
 }
 
 impl Connection {
-    /// Connects, signs in and agrees on limits, within this time.
+    /// Connects, signs in and agrees on limits, within this time unless the URL gives another.
     ///
     /// Errors: `Unavailable` when the broker cannot be reached or does not answer, `Denied` when it refuses the account
-    /// or the vhost, `Unsupported` when it speaks something else.
+    /// or the vhost, or we its certificate, `Unsupported` when it speaks something else.
     pub(crate) async fn open(target: &Target, within: Duration) -> Result<Self, PortError> {
-        Self::open_beating(target, within, HEARTBEAT).await
-    }
-
-    /// The same with another heartbeat, in whole seconds.
-    pub(crate) async fn open_beating(
-        target: &Target,
-        within: Duration,
-        heartbeat: Duration,
-    ) -> Result<Self, PortError> {
+        let within = target.connection_timeout.unwrap_or(within);
+        let heartbeat = target.heartbeat.unwrap_or(HEARTBEAT);
         let opening = timeout(within, open(target, heartbeat)).await;
         let late = || PortError::new(Kind::Unavailable, format!("{target} did not answer within {within:?}"));
         let Opened { reader, writer, buffer, agreed, server } = opening.map_err(|_| late())??;

@@ -1,6 +1,6 @@
 //! From a socket to a connection that both sides agree on.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use outboard_core::{Kind, PortError};
@@ -17,6 +17,7 @@ use super::{
         table::{Table, Value},
     },
     connection::closed_by_broker,
+    tls,
     url::Target,
 };
 
@@ -28,6 +29,9 @@ const FRAME_MAX: u32 = 128 << 10;
 
 /// At most this many channels on a connection; RabbitMQ offers as many.
 const CHANNEL_MAX: u16 = 2_047;
+
+/// How a record of TLS begins that refuses what we said.
+const TLS_ALERT: u8 = 0x15;
 
 /// The limits of a connection.
 #[derive(Debug, Clone, Copy)]
@@ -85,10 +89,13 @@ impl Server {
     }
 }
 
+/// What Outboard cannot do without, whatever the broker's version is.
+const NEEDED: [&str; 3] = ["publisher_confirms", "basic.nack", "consumer_cancel_notify"];
+
 /// A connection that is being made.
-struct Opening<'a> {
+struct Opening<'a, S> {
     target: &'a Target,
-    stream: TcpStream,
+    stream: S,
     buffer: BytesMut,
 }
 
@@ -98,19 +105,34 @@ pub(super) async fn open(target: &Target, heartbeat: Duration) -> Result<Opened,
         |error| PortError::new(Kind::Unavailable, format!("{target} cannot be reached: {error}"));
     let stream = TcpStream::connect((&*target.host, target.port)).await.map_err(unreachable)?;
     stream.set_nodelay(true).map_err(unreachable)?;
-    let mut opening = Opening { target, stream, buffer: BytesMut::new() };
-    let (agreed, server) = opening.shake_hands(heartbeat).await?;
-    let (reader, writer) = opening.stream.into_split();
-    Ok(Opened { reader: Box::new(reader), writer: Box::new(writer), buffer: opening.buffer, agreed, server })
+    let buffer = BytesMut::new();
+    match &target.tls {
+        None => {
+            let mut opening = Opening { target, stream, buffer };
+            let (agreed, server) = opening.shake_hands(heartbeat).await?;
+            let (reader, writer) = opening.stream.into_split();
+            let (reader, writer): (Reader, Writer) = (Box::new(reader), Box::new(writer));
+            Ok(Opened { reader, writer, buffer: opening.buffer, agreed, server })
+        }
+        Some(tls) => {
+            let stream = tls::secure(target, tls, stream).await?;
+            let mut opening = Opening { target, stream, buffer };
+            let (agreed, server) = opening.shake_hands(heartbeat).await?;
+            let (reader, writer) = tokio::io::split(opening.stream);
+            let (reader, writer): (Reader, Writer) = (Box::new(reader), Box::new(writer));
+            Ok(Opened { reader, writer, buffer: opening.buffer, agreed, server })
+        }
+    }
 }
 
-impl Opening<'_> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Opening<'_, S> {
     async fn shake_hands(&mut self, heartbeat: Duration) -> Result<(Agreed, Server), PortError> {
         self.send(&PROTOCOL_HEADER).await?;
         let Method::ConnectionStart { mechanisms, properties, .. } = self.receive().await? else {
             return Err(self.unexpected("Start"));
         };
         let server = Server::of(&properties);
+        self.check(&server)?;
         if !mechanisms.split(|&byte| byte == b' ').any(|mechanism| mechanism == b"PLAIN") {
             let text = format!("{} does not take a user and a password (PLAIN)", self.target);
             return Err(PortError::new(Kind::Unsupported, text));
@@ -132,8 +154,18 @@ impl Opening<'_> {
         Ok((agreed, server))
     }
 
+    fn check(&self, server: &Server) -> Result<(), PortError> {
+        let Some(missing) = NEEDED.iter().find(|needed| !server.can(needed)) else { return Ok(()) };
+        let Server { product, version, .. } = server;
+        let text = format!(
+            "{} is {product} {version} and does not offer {missing}, which Outboard needs: use RabbitMQ",
+            self.target
+        );
+        Err(PortError::new(Kind::Unsupported, text))
+    }
+
     async fn send(&mut self, bytes: &[u8]) -> Result<(), PortError> {
-        self.stream.write_all(bytes).await.map_err(|error| self.lost(&error.to_string()))
+        self.stream.write_all(bytes).await.map_err(|error| self.lost(&error))
     }
 
     async fn send_method(&mut self, method: &Method) -> Result<(), PortError> {
@@ -145,38 +177,67 @@ impl Opening<'_> {
     /// The next method; a refusal is an error.
     async fn receive(&mut self) -> Result<Method, PortError> {
         loop {
+            if self.buffer.first() == Some(&TLS_ALERT) {
+                let text = format!("{} speaks TLS on this port: begin the URL with `amqps://`", self.target);
+                return Err(PortError::new(Kind::Unsupported, text));
+            }
             let corrupt = |error| PortError::new(Kind::Unsupported, format!("{}: {error}", self.target));
             match Frame::read(&mut self.buffer, FRAME_MAX as usize).map_err(corrupt)? {
                 Some(Frame::Method(0, Method::ConnectionClose { code, text, .. })) => {
-                    let error = closed_by_broker(code, text.as_str());
-                    return Err(PortError::new(error.kind, format!("{} refuses: {error}", self.target)));
+                    return Err(refused(self.target, code, text.as_str()));
                 }
                 Some(Frame::Method(0, method)) => return Ok(method),
                 Some(Frame::Heartbeat) => {}
                 Some(_) => return Err(self.unexpected("a method")),
                 None => {
                     let read = self.stream.read_buf(&mut self.buffer).await;
-                    match read {
-                        Ok(0) => return Err(self.lost("it closed the connection")),
-                        Ok(_) => {}
-                        Err(error) => return Err(self.lost(&error.to_string())),
+                    if read.map_err(|error| self.lost(&error))? == 0 {
+                        return Err(self.lost(&io::Error::other("it closed the connection")));
                     }
                 }
             }
         }
     }
 
-    fn lost(&self, why: &str) -> PortError {
-        PortError::new(
-            Kind::Unavailable,
-            format!("{} went away while it was being opened: {why}", self.target),
-        )
+    fn lost(&self, error: &io::Error) -> PortError {
+        // The broker's word on our side of TLS comes with the first bytes that are read.
+        tls::refusal(self.target, error).unwrap_or_else(|| {
+            let text = format!("{} went away while it was being opened: {error}", self.target);
+            PortError::new(Kind::Unavailable, text)
+        })
     }
 
     fn unexpected(&self, expected: &str) -> PortError {
         let text = format!("{} answered something else than {expected}: is it RabbitMQ?", self.target);
         PortError::new(Kind::Unsupported, text)
     }
+}
+
+/// The broker's refusal during the handshake, with the mend.
+fn refused(target: &Target, code: u16, text: &str) -> PortError {
+    let Target { user, vhost, .. } = target;
+    let error = closed_by_broker(code, text);
+    let why = match code {
+        403 => {
+            let local =
+                if &**user == "guest" { "; `guest` may connect from the broker's machine only" } else { "" };
+            format!(
+                "the user `{user}` or the password is wrong: mend the URL, or try `rabbitmqctl authenticate_user \
+                 {user}`{local}"
+            )
+        }
+        530 if text.contains("not found") => {
+            format!(
+                "there is no vhost `{vhost}`: mend the URL, or make it with `rabbitmqctl add_vhost {vhost}`"
+            )
+        }
+        530 if text.contains("refused for user") && !text.contains("limit") => format!(
+            "the user `{user}` may not use the vhost `{vhost}`: allow it with `rabbitmqctl set_permissions -p {vhost} \
+             {user} \".*\" \".*\" \".*\"`"
+        ),
+        _ => format!("it refuses the connection to the vhost `{vhost}`: {error}"),
+    };
+    PortError::new(error.kind, format!("{target}: {why}"))
 }
 
 fn start_ok(target: &Target) -> Method {
@@ -191,6 +252,8 @@ fn start_ok(target: &Target) -> Method {
     ]);
     let properties = Table::of([
         ("product", "Outboard".into()),
+        ("platform", "Rust".into()),
+        ("connection_name", (&*target.name).into()),
         ("version", env!("CARGO_PKG_VERSION").into()),
         ("capabilities", Value::Table(capabilities)),
     ]);

@@ -266,16 +266,21 @@ impl Shared {
     /// Changes the state, sends what may go out then, and tells what is finished.
     fn change(&self, change: impl FnOnce(&mut State, &mut Finished)) {
         let mut finished = Finished::new();
+        change(&mut self.state(), &mut finished);
+        self.go_on(&mut finished);
+    }
+
+    /// Sends what may go out, and tells what is finished.
+    fn go_on(&self, finished: &mut Finished) {
         {
             let mut state = self.state();
-            change(&mut state, &mut finished);
             state.pump();
             self.time(&mut state);
             if state.is_closing && state.window.is_empty() {
                 self.idle.notify_one();
             }
         }
-        finished.into_iter().for_each(|(to, token, result)| to.answer(token, result));
+        finished.drain(..).for_each(|(to, token, result)| to.answer(token, result));
     }
 
     /// Has deadlines kept from now on.

@@ -1,5 +1,7 @@
 //! Queues, exchanges and bindings: made when they are missing, found as they are when they are there.
 
+pub(crate) mod inspect;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use outboard_core::{

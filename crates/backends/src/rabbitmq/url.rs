@@ -1,15 +1,26 @@
 //! `amqp://user:password@host:port/vhost`: where a broker is, and who we are to it.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use outboard_core::{Kind, PortError};
 
 /// Where to connect to, and as whom. Its `Debug` and [`fmt::Display`] leave the password out.
 ///
+/// With `amqps://` the connection is made over TLS. Parameters, each at most once:
+///
+/// - `heartbeat`: seconds between signs of life, 1 to 60; 5 by default. After twice this without one the connection is
+///   lost.
+/// - `connection_timeout`: milliseconds for connecting and signing in, 1 to 600,000.
+/// - `cacertfile`: a file with the certificates that are trusted, instead of the public ones. Only for `amqps://`.
+/// - `server_name_indication`: the name that the broker's certificate is made out for, if it is not the host. Only for
+///   `amqps://`.
+///
 /// ```
 /// use outboard_backends::rabbitmq::Target;
 /// let target: Target = "amqp://shop:p%40ss@mq.internal/orders".parse().unwrap();
 /// assert_eq!(target.to_string(), "amqp://shop@mq.internal:5672/orders");
+/// let target: Target = "amqps://mq.internal?cacertfile=/etc/ssl/mq-ca.pem".parse().unwrap();
+/// assert_eq!(target.to_string(), "amqps://guest@mq.internal:5671/");
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Target {
@@ -18,59 +29,128 @@ pub struct Target {
     pub(crate) user: Arc<str>,
     pub(crate) password: Arc<str>,
     pub(crate) vhost: Arc<str>,
+    /// With TLS, if it is there.
+    pub(crate) tls: Option<Tls>,
+    /// In whole seconds, if the URL says.
+    pub(crate) heartbeat: Option<Duration>,
+    /// For connecting and signing in, if the URL says.
+    pub(crate) connection_timeout: Option<Duration>,
+    /// What the broker shows the connection as.
+    pub(crate) name: Arc<str>,
+}
+
+/// How TLS is made.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub(crate) struct Tls {
+    /// Certificates that are trusted, in PEM form; the public ones without it.
+    pub(crate) ca_file: Option<Arc<str>>,
+    /// What the certificate is made out for; the host without it.
+    pub(crate) server_name: Option<Arc<str>>,
+}
+
+impl Target {
+    /// The same under another name among the broker's connections.
+    pub(crate) fn named(&self, name: impl Into<Arc<str>>) -> Self {
+        Self { name: name.into(), ..self.clone() }
+    }
+
+    fn take_parameter(&mut self, parameter: &str) -> Result<(), PortError> {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        let value = decode(value)?;
+        let number = |range: std::ops::RangeInclusive<u64>, unit: &str| {
+            let (least, most) = (range.start(), range.end());
+            let wrong = || invalid(&format!("has a {name} of {least} to {most} {unit}"));
+            value.parse().ok().filter(|number| range.contains(number)).ok_or_else(wrong)
+        };
+        let for_tls = || invalid(&format!("has a {name} only when it begins with `amqps://`"));
+        let is_new = match name {
+            "heartbeat" => self.heartbeat.replace(Duration::from_secs(number(1..=60, "seconds")?)).is_none(),
+            "connection_timeout" => {
+                let timeout = Duration::from_millis(number(1..=600_000, "milliseconds")?);
+                self.connection_timeout.replace(timeout).is_none()
+            }
+            "cacertfile" => self.tls.as_mut().ok_or_else(for_tls)?.ca_file.replace(value).is_none(),
+            "server_name_indication" => {
+                self.tls.as_mut().ok_or_else(for_tls)?.server_name.replace(value).is_none()
+            }
+            _ => {
+                let known = "heartbeat, connection_timeout, cacertfile, server_name_indication";
+                return Err(invalid(&format!("has no parameter `{name}`; there are: {known}")));
+            }
+        };
+        if is_new { Ok(()) } else { Err(invalid(&format!("has each parameter once, and not two of {name}"))) }
+    }
 }
 
 impl std::str::FromStr for Target {
     type Err = PortError;
 
     fn from_str(url: &str) -> Result<Self, PortError> {
-        let invalid = |text: &str| PortError::new(Kind::Invalid, format!("the broker's URL {text}"));
         let Some((scheme, rest)) = url.split_once("://") else {
             return Err(invalid("has the form `amqp://user:password@host:port/vhost`"));
         };
-        if scheme != "amqp" {
-            return Err(invalid("begins with `amqp://`"));
-        }
-        let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query)));
-        if query.is_some() {
-            return Err(invalid("takes no parameters after `?`"));
-        }
+        let (tls, usual_port) = match scheme {
+            "amqp" => (None, 5672),
+            "amqps" => (Some(Tls::default()), 5671),
+            _ => return Err(invalid("begins with `amqp://` or, for TLS, with `amqps://`")),
+        };
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, vhost) = rest.split_once('/').map_or((rest, None), |(a, vhost)| (a, Some(vhost)));
         let (account, address) = authority.rsplit_once('@').map_or((None, authority), |(a, b)| (Some(a), b));
         let (user, password) = match account {
             None => ("guest", "guest"),
             Some(account) => account.split_once(':').unwrap_or((account, "")),
         };
-        let (host, port) = split_port(address).ok_or_else(|| invalid("has a port from 1 to 65535"))?;
+        let port = || invalid("has a port from 1 to 65535");
+        let (host, port) = split_port(address, usual_port).ok_or_else(port)?;
         if host.is_empty() {
             return Err(invalid("names a host"));
         }
-        let decode =
-            |text: &str| decode(text).ok_or_else(|| invalid("has a `%` that no two hex digits follow"));
-        Ok(Self {
+        let mut target = Self {
             host: host.into(),
             port,
             user: decode(user)?,
             password: decode(password)?,
             // As other clients read it: without a path it is `/`, and `//` would be the vhost with an empty name.
             vhost: vhost.map_or_else(|| Ok("/".into()), decode)?,
-        })
+            tls,
+            heartbeat: None,
+            connection_timeout: None,
+            name: "outboard".into(),
+        };
+        for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+            target.take_parameter(parameter)?;
+        }
+        Ok(target)
     }
 }
 
-fn split_port(address: &str) -> Option<(&str, u16)> {
+fn invalid(text: &str) -> PortError {
+    PortError::new(Kind::Invalid, format!("the broker's URL {text}"))
+}
+
+fn split_port(address: &str, usual: u16) -> Option<(&str, u16)> {
     if let Some(rest) = address.strip_prefix('[') {
         let (host, rest) = rest.split_once(']')?;
-        let port = if rest.is_empty() { 5672 } else { rest.strip_prefix(':')?.parse().ok()? };
+        let port = if rest.is_empty() { usual } else { port(rest.strip_prefix(':')?)? };
         return Some((host, port));
     }
     match address.split_once(':') {
-        None => Some((address, 5672)),
-        Some((host, port)) => Some((host, port.parse().ok().filter(|&port| port > 0)?)),
+        None => Some((address, usual)),
+        Some((host, digits)) => Some((host, port(digits)?)),
     }
 }
 
-fn decode(text: &str) -> Option<Arc<str>> {
+fn port(digits: &str) -> Option<u16> {
+    digits.parse().ok().filter(|&port| port > 0)
+}
+
+fn decode(text: &str) -> Result<Arc<str>, PortError> {
+    decode_bytes(text)
+        .ok_or_else(|| invalid("has a `%` that no two hex digits follow, or text that is not UTF-8"))
+}
+
+fn decode_bytes(text: &str) -> Option<Arc<str>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {
@@ -88,8 +168,9 @@ fn decode(text: &str) -> Option<Arc<str>> {
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls.is_some() { "amqps" } else { "amqp" };
         let vhost = if &*self.vhost == "/" { "" } else { &*self.vhost };
-        write!(f, "amqp://{}@{}:{}/{vhost}", self.user, self.host, self.port)
+        write!(f, "{scheme}://{}@{}:{}/{vhost}", self.user, self.host, self.port)
     }
 }
 
@@ -110,6 +191,8 @@ mod tests {
             ("amqp://mq:5672", "amqp://guest@mq:5672/"),
             ("amqp://a:b@mq:1/x%2Fy", "amqp://a@mq:1/x/y"),
             ("amqp://a:b@[::1]:7/v", "amqp://a@::1:7/v"),
+            ("amqps://[::1]", "amqps://guest@::1:5671/"),
+            ("amqps://a@mq/v?", "amqps://a@mq:5671/v"),
         ] {
             assert_eq!(url.parse::<Target>().unwrap().to_string(), shown, "{url}");
         }
@@ -121,10 +204,34 @@ mod tests {
             "amqp://mq:0",
             "amqp://mq:x",
             "amqp://a:%4@mq",
+            "amqp://%ff@mq",
             "amqp://mq?x=1",
         ] {
             let error = bad.parse::<Target>().unwrap_err();
             assert_eq!(error.kind, Kind::Invalid, "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn parameters_are_read_and_mistakes_in_them_are_told() {
+        let url = "amqps://mq/v?heartbeat=30&cacertfile=%2Fetc%2Fca.pem&connection_timeout=1500\
+                   &server_name_indication=mq.internal";
+        let target: Target = url.parse().unwrap();
+        let tls = Tls { ca_file: Some("/etc/ca.pem".into()), server_name: Some("mq.internal".into()) };
+        assert_eq!(target.tls, Some(tls));
+        assert_eq!(target.heartbeat, Some(Duration::from_secs(30)));
+        assert_eq!(target.connection_timeout, Some(Duration::from_millis(1_500)));
+        for (parameters, words) in [
+            ("verify=verify_none", "there are: heartbeat, connection_timeout, cacertfile, server_name"),
+            ("heartbeat=0", "1 to 60 seconds"),
+            ("heartbeat", "1 to 60 seconds"),
+            ("connection_timeout=soon", "milliseconds"),
+            ("cacertfile=x", "`amqps://`"),
+            ("heartbeat=1&heartbeat=2", "once"),
+        ] {
+            let error = format!("amqp://a:secret@mq?{parameters}").parse::<Target>().unwrap_err();
+            assert_eq!(error.kind, Kind::Invalid);
+            assert!(error.message.contains(words) && !error.message.contains("secret"), "{error}");
         }
     }
 

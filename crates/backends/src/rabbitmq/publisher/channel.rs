@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use outboard_core::{Kind, PortError};
 use tokio::{sync::watch, time::sleep};
 
-use super::{Publication, Shared, State, destination};
+use super::{Finished, Publication, Shared, State, destination};
 use crate::rabbitmq::{
     channel::Sink,
     codec::{
@@ -62,7 +62,8 @@ async fn open(shared: &Arc<Shared>, connection: &Connection) -> Result<(), PortE
         state.is_blocked = true;
         state.generation
     };
-    channel.attach(Box::new(Confirms { shared: shared.clone(), generation, connection: connection.clone() }));
+    let (shared, connection, finished) = (shared.clone(), connection.clone(), Finished::new());
+    channel.attach(Box::new(Confirms { shared, generation, connection, finished }));
     Ok(())
 }
 
@@ -121,6 +122,8 @@ struct Confirms {
     shared: Arc<Shared>,
     generation: u64,
     connection: Connection,
+    /// What is to be told at the end of the burst.
+    finished: Finished,
 }
 
 impl Sink for Confirms {
@@ -152,12 +155,14 @@ impl Sink for Confirms {
             Method::BasicNack { delivery, flags } => (delivery, flags, false),
             _ => return,
         };
-        let generation = self.generation;
-        self.shared.change(|state, finished| {
-            if state.generation == generation {
-                state.window.confirmed(number, bits & flags::MULTIPLE != 0, is_taken, finished);
-            }
-        });
+        let mut state = self.shared.state();
+        if state.generation == self.generation {
+            state.window.confirmed(number, bits & flags::MULTIPLE != 0, is_taken, &mut self.finished);
+        }
+    }
+
+    fn burst_ended(&mut self) {
+        self.shared.go_on(&mut self.finished);
     }
 
     fn closed(&mut self, error: &PortError) {

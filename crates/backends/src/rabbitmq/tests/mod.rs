@@ -1,6 +1,9 @@
 //! Connections and channels, against a real broker.
 
+mod certificates;
+mod inspecting;
 mod publishing;
+mod refusals;
 mod topology;
 
 use std::{sync::OnceLock, time::Duration};
@@ -11,7 +14,7 @@ use outboard_testkit::RabbitMq;
 use tokio::{sync::mpsc, time::timeout};
 
 use super::{
-    Table, Target,
+    Table,
     channel::{Channel, Content, Sink},
     codec::{
         field::ShortString,
@@ -44,11 +47,6 @@ fn short(text: &str) -> ShortString {
 
 async fn connect(broker: &RabbitMq) -> Connection {
     Connection::open(&broker.url().parse().expect("a URL"), WITHIN).await.expect("the broker runs")
-}
-
-async fn refusal(url: &str) -> PortError {
-    let target: Target = url.parse().expect("a URL");
-    Connection::open(&target, WITHIN).await.expect_err("it is refused")
 }
 
 async fn declare(channel: &Channel, queue: &str) {
@@ -104,19 +102,6 @@ impl Receiving {
     async fn next(&mut self) -> Incoming {
         timeout(WITHIN, self.0.recv()).await.expect("something comes").expect("the channel is kept")
     }
-}
-
-#[tokio::test]
-async fn who_is_refused_is_told_why() {
-    let broker = shared();
-    let error = refusal(&url(broker, "guest:wrong", "")).await;
-    assert_eq!(error.kind, Kind::Denied, "{error}");
-    assert!(!error.to_string().contains("wrong"), "no password in an error: {error}");
-    let error = refusal(&url(broker, "guest:guest", "/nowhere")).await;
-    assert_eq!(error.kind, Kind::Denied, "{error}");
-    assert!(error.to_string().contains("nowhere"), "{error}");
-    let error = refusal("amqp://127.0.0.1:1/").await;
-    assert_eq!(error.kind, Kind::Unavailable, "{error}");
 }
 
 #[tokio::test]

@@ -1,0 +1,78 @@
+//! Certificates for tests, made by openssl.
+
+use std::{path::Path, process::Command};
+
+use tempfile::TempDir;
+
+/// A directory with CAs and certificates, all of them new.
+pub(super) struct Certificates(TempDir);
+
+const CA_CONFIG: &str = "[ca]\ndefault_ca = ca\n[ca]\ndatabase = index\nserial = serial\nnew_certs_dir = .\n\
+                         default_md = sha256\npolicy = policy\n[policy]\ncommonName = supplied\n";
+
+impl Certificates {
+    pub(super) fn new() -> Self {
+        let made = Self(TempDir::new().expect("a directory can be made"));
+        std::fs::write(made.path("ca.conf"), CA_CONFIG).expect("it can be written to");
+        made
+    }
+
+    /// Where a file is; `NAME.pem` has the certificate of this name, and `NAME.key` its key.
+    pub(super) fn path(&self, file: &str) -> String {
+        self.0.path().join(file).display().to_string()
+    }
+
+    /// Makes a CA.
+    pub(super) fn ca(&self, name: &str) {
+        let (key, pem, subject) = (format!("{name}.key"), format!("{name}.pem"), format!("/CN={name}"));
+        self.run(&[
+            "req", "-x509", "-nodes", "-days", "2", "-newkey", "ec", "-pkeyopt", CURVE, "-keyout", &key,
+        ])
+        .args(["-out", &pem, "-subj", &subject])
+        .finish();
+    }
+
+    /// Makes a certificate for a host, signed by a CA that was made before; valid from then to then.
+    pub(super) fn host(&self, name: &str, ca: &str, host: &str, from: &str, to: &str) {
+        let [key, pem, request] = ["key", "pem", "csr"].map(|kind| format!("{name}.{kind}"));
+        let (ca_key, ca_pem, subject) = (format!("{ca}.key"), format!("{ca}.pem"), format!("/CN={host}"));
+        self.run(&["req", "-nodes", "-newkey", "ec", "-pkeyopt", CURVE, "-keyout", &key, "-out", &request])
+            .args(["-subj", &subject])
+            .finish();
+        std::fs::write(self.path("extensions"), format!("subjectAltName = DNS:{host}\n")).unwrap();
+        std::fs::write(self.path("index"), "").unwrap();
+        std::fs::write(self.path("serial"), "01\n").unwrap();
+        self.run(&[
+            "ca", "-batch", "-config", "ca.conf", "-keyfile", &ca_key, "-cert", &ca_pem, "-in", &request,
+        ])
+        .args(["-out", &pem, "-notext", "-extfile", "extensions", "-startdate", from, "-enddate", to])
+        .finish();
+    }
+
+    fn run(&self, arguments: &[&str]) -> Running {
+        let mut command = Command::new("openssl");
+        command.current_dir(self.0.path()).args(arguments);
+        Running(command)
+    }
+}
+
+const CURVE: &str = "ec_paramgen_curve:prime256v1";
+
+struct Running(Command);
+
+impl Running {
+    fn args<const N: usize>(mut self, arguments: [&str; N]) -> Self {
+        self.0.args(arguments);
+        self
+    }
+
+    fn finish(mut self) {
+        let output = self.0.output().expect("openssl is installed");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// The text of a file.
+pub(super) fn read(path: impl AsRef<Path>) -> Vec<u8> {
+    std::fs::read(path).expect("it was made")
+}
