@@ -1,5 +1,8 @@
 //! Outboard's ports on brokers: a module and a feature each.
 
+#[cfg(feature = "jetstream")]
+pub mod jetstream;
+
 #[cfg(feature = "rabbitmq")]
 pub mod rabbitmq;
 

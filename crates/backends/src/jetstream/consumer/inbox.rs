@@ -1,0 +1,97 @@
+//! What the server sends to a consumer: messages, statuses of requests, and the confirmations of answers.
+
+use std::sync::Arc;
+
+use outboard_core::{Kind, PortError};
+
+use super::{Shared, delivery::Origin};
+use crate::jetstream::protocol::{connection::Sink, frame::Incoming, headers};
+
+/// Takes messages and statuses.
+#[derive(Debug)]
+pub(super) struct Inbox(pub(super) Arc<Shared>);
+
+/// Takes confirmations.
+#[derive(Debug)]
+pub(super) struct Confirmations(pub(super) Arc<Shared>);
+
+/// Takes the server's word that a stream or a consumer was deleted.
+#[derive(Debug)]
+pub(super) struct Deletions(pub(super) Arc<Shared>);
+
+impl Sink for Inbox {
+    fn message(&self, incoming: Incoming) {
+        let shared = &*self.0;
+        match Origin::read(incoming.reply()) {
+            Some(origin) => {
+                let wakes = shared.lock().came(incoming, origin);
+                shared.wake(wakes);
+            }
+            None => self.status(&incoming),
+        }
+    }
+}
+
+impl Inbox {
+    /// How a request for messages ended, or that it still stands.
+    fn status(&self, incoming: &Incoming) {
+        let shared = &*self.0;
+        let mut state = shared.lock();
+        state.is_heard = true;
+        let text = status_text(incoming);
+        match incoming.status() {
+            // A sign of life.
+            Some(100) => return,
+            Some(404 | 408) => {
+                let missing = headers::value(incoming.headers(), "Nats-Pending-Messages");
+                let missing = missing.and_then(|missing| missing.parse().ok()).unwrap_or(state.outstanding);
+                state.outstanding = state.outstanding.saturating_sub(missing);
+            }
+            Some(409) if text.contains("Exceeded") => {
+                tracing::warn!(stream = %shared.queue.name, "JetStream takes no more requests for now: {text}");
+                (state.outstanding, state.is_held_up) = (0, true);
+            }
+            Some(503) => state.trouble = Some(gone("nobody answers for this consumer")),
+            Some(_) => state.trouble = Some(gone(text)),
+            // Somebody sent something to us that is neither.
+            None => return,
+        }
+        drop(state);
+        shared.runner.notify_one();
+    }
+}
+
+impl Sink for Confirmations {
+    fn message(&self, incoming: Incoming) {
+        let shared = &*self.0;
+        let mut state = shared.lock();
+        let mut wakes = super::Wakes { runner: true, taker: false };
+        if incoming.status() == Some(503) {
+            state.trouble = Some(gone("nobody takes acknowledgements for this consumer"));
+        } else if let Some(number) =
+            incoming.subject().rsplit('.').next().and_then(|number| number.parse().ok())
+        {
+            wakes = state.confirm_through(number, shared.clock.now());
+            shared.tell_durable(&state);
+        }
+        drop(state);
+        shared.wake(wakes);
+    }
+}
+
+impl Sink for Deletions {
+    fn message(&self, _incoming: Incoming) {
+        self.0.lock().trouble = Some(gone("it was deleted"));
+        self.0.runner.notify_one();
+    }
+}
+
+fn gone(why: &str) -> PortError {
+    PortError::new(Kind::Unavailable, format!("JetStream ends the delivery: {why}"))
+}
+
+/// The words after a status's number.
+fn status_text(incoming: &Incoming) -> &str {
+    let line = incoming.headers().split(|&byte| byte == b'\r').next().unwrap_or_default();
+    std::str::from_utf8(line.get("NATS/1.0 100".len()..).unwrap_or_default()).unwrap_or_default().trim()
+}

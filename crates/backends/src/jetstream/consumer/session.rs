@@ -1,0 +1,413 @@
+//! The task that talks to the server for a consumer, through all of its connections.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use outboard_core::{Health, Kind, PortError, recovery::Recovery};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, timeout};
+
+use super::{
+    LAST_WORDS, Shared,
+    claims::{Answer, Stage},
+    inbox::{Confirmations, Deletions, Inbox},
+    records,
+    state::{Phase, State},
+    work::{self, Finding, Outcome, Work},
+};
+use crate::jetstream::{
+    link::Link,
+    naming::ATTEMPTS,
+    protocol::{
+        connection::Connection,
+        frame::{put_number, put_publication},
+    },
+    topology::{self, nanoseconds},
+};
+
+/// How often it is looked whether the server is still heard, and what failed is tried again.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// How often the server says that a request still stands.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+
+/// After so many looks without one, a request is lost.
+const SILENT_LOOKS: u32 = 5;
+
+/// How long a request stands at the server.
+const REQUEST_STANDS: Duration = Duration::from_secs(30);
+
+/// A session that lasted so long was a good one.
+const GOOD_SESSION: Duration = Duration::from_secs(5);
+
+/// Which consumer of the server we had: its times of making are enough to tell it from another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Identity {
+    stream: String,
+    consumer: String,
+}
+
+/// Consumes until the end, through outages.
+pub(super) async fn run(shared: Arc<Shared>, link: Link) {
+    let mut recovery = Recovery::begin(shared.clock.now());
+    let mut known = None;
+    let consuming = async {
+        loop {
+            let Ok(connection) = link.connected().await else { return };
+            let began = Instant::now();
+            let error = match Session::open(&shared, &link, connection, &mut known).await {
+                Ok(mut session) => match session.consume().await {
+                    Ok(()) => return,
+                    Err(error) => error,
+                },
+                Err(error) => error,
+            };
+            if began.elapsed() >= GOOD_SESSION {
+                recovery = Recovery::begin(shared.clock.now());
+            }
+            if recovery.is_news(&error) {
+                tracing::warn!(stream = %shared.queue.name, "{error}; trying again");
+            }
+            let wait = recovery.failed(&error, fastrand::f64());
+            shared.lock().health = recovery.health();
+            sleep(wait).await;
+        }
+    };
+    tokio::select! {
+        () = consuming => {}
+        // With a connection the session gives everything back in time; without one nobody can.
+        () = out_of_time(&shared) => {}
+        () = asked_to_end(&shared, &link) => unreachable!("it never ends by itself"),
+    }
+    let mut state = shared.lock();
+    state.end();
+    shared.tell_durable(&state);
+    drop(state);
+    shared.ended.cancel();
+    shared.taker.notify_one();
+}
+
+/// Ends what is left when everything should have gone back, at once when the server is not reached.
+async fn out_of_time(shared: &Shared) {
+    shared.ending.cancelled().await;
+    if shared.lock().health.is_ready() {
+        sleep(LAST_WORDS).await;
+    }
+}
+
+async fn asked_to_end(shared: &Shared, link: &Link) {
+    link.closing().cancelled().await;
+    shared.give_back();
+    std::future::pending().await
+}
+
+/// One consumer of the server on one connection.
+struct Session<'a> {
+    shared: &'a Arc<Shared>,
+    connection: Connection,
+    /// Where messages come, while they are wanted.
+    inbox: Option<(u64, String)>,
+    /// Where confirmations come, and what the server says of deletions.
+    others: Vec<u64>,
+    confirmations: String,
+    /// The next batch of answers.
+    batch: u64,
+    /// Where messages are asked for.
+    next: String,
+    works: FuturesUnordered<Work>,
+    /// What failed, to be tried at the next look but one.
+    failed: Vec<u64>,
+    /// What was last said to be wrong with storing.
+    said: Option<PortError>,
+    silent_looks: u32,
+    looks: Interval,
+    renewals: Interval,
+}
+
+impl<'a> Session<'a> {
+    /// Makes or finds everything at the server and begins to listen.
+    async fn open(
+        shared: &'a Arc<Shared>,
+        link: &Link,
+        connection: Connection,
+        known: &mut Option<Identity>,
+    ) -> Result<Self, PortError> {
+        let stream = &*shared.queue.name;
+        let (info, declared) = topology::declare(&connection, &shared.queue).await?;
+        if let (outboard_core::queue::Declared::Differs(what), None) = (&declared, &known) {
+            tracing::warn!(stream, "{what}");
+        }
+        let ack_wait = shared.options.ack_wait;
+        let found = topology::consumer(&connection, stream, &shared.durable_name, ack_wait).await?;
+        let replicas = &info.config["num_replicas"];
+        let records = topology::attempts_stream(&connection, stream, &found.info.name, replicas).await?;
+        let identity = Identity { stream: info.created.clone(), consumer: found.info.created.clone() };
+        tell_what_is_gone(stream, known.as_ref(), &identity);
+        let is_same = known.as_ref().is_none_or(|known| *known == identity);
+        let is_first = known.is_none();
+        *known = Some(identity);
+        let mut session = Self {
+            shared,
+            inbox: None,
+            others: Vec::new(),
+            confirmations: connection.inbox("a"),
+            batch: 0,
+            next: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{}", found.info.name),
+            works: FuturesUnordered::new(),
+            failed: Vec::new(),
+            said: None,
+            silent_looks: 0,
+            looks: interval(LOOK_EVERY),
+            renewals: interval(found.ack_wait / 3),
+            connection,
+        };
+        session.looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        session.renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        session.listen(stream, &found.info.name);
+        let mut state = shared.lock();
+        state.begin(is_same);
+        state.consumer = found.info.name.as_str().into();
+        // Nobody had anything of a consumer that was made just now.
+        state.maybe_delivered = if found.is_new { 0 } else { info.state.last_seq };
+        state.maybe_recorded = last_recorded(&records);
+        state.health = Health::Ready;
+        shared.tell_durable(&state);
+        drop(state);
+        let server = link.target();
+        if is_first {
+            tracing::info!(%server, stream, consumer = found.info.name, "consuming");
+        } else {
+            tracing::info!(%server, stream, consumer = found.info.name, "consuming again");
+        }
+        Ok(session)
+    }
+
+    fn listen(&mut self, stream: &str, consumer: &str) {
+        let confirmations = format!("{}.*", self.confirmations);
+        let shared = self.shared;
+        self.others.push(self.connection.subscribe(&confirmations, Arc::new(Confirmations(shared.clone()))));
+        let advisories = "$JS.EVENT.ADVISORY";
+        for subject in [
+            format!("{advisories}.STREAM.DELETED.{stream}"),
+            format!("{advisories}.CONSUMER.DELETED.{stream}.{consumer}"),
+        ] {
+            self.others.push(self.connection.subscribe(&subject, Arc::new(Deletions(shared.clone()))));
+        }
+    }
+
+    /// Moves the consumer's wishes to the server until everything has gone back, or something is wrong.
+    async fn consume(&mut self) -> Result<(), PortError> {
+        let mut ended = self.connection.ended();
+        let result = loop {
+            if let Err(error) = self.attend().await {
+                break Err(error);
+            }
+            if self.is_finished() {
+                break Ok(());
+            }
+            tokio::select! {
+                why = ended.wait_for(Option::is_some) => {
+                    let why = why.ok().and_then(|why| why.clone());
+                    return Err(why.unwrap_or_else(super::ended));
+                }
+                () = self.shared.runner.notified() => {}
+                Some(outcome) = self.works.next(), if !self.works.is_empty() => self.finish(outcome),
+                _ = self.looks.tick() => {
+                    if let Err(error) = self.look() {
+                        break Err(error);
+                    }
+                }
+                _ = self.renewals.tick() => self.renew(),
+            }
+        };
+        // On a connection that goes on, nothing of this session may be left.
+        let sids: Vec<u64> = self.others.drain(..).chain(self.inbox.take().map(|(sid, _)| sid)).collect();
+        let _ = timeout(LAST_WORDS, self.connection.unsubscribe(&sids)).await;
+        result
+    }
+
+    fn is_finished(&self) -> bool {
+        let state = self.shared.lock();
+        matches!(state.phase, Phase::Ending) && state.claims.is_empty() && state.forgotten.is_empty()
+    }
+
+    /// Does everything that can be done now.
+    async fn attend(&mut self) -> Result<(), PortError> {
+        let shared = self.shared;
+        let wants = {
+            let mut state = shared.lock();
+            if let Some(error) = state.trouble.take() {
+                return Err(error);
+            }
+            state.wants()
+        };
+        match (wants, &self.inbox) {
+            (true, None) => {
+                let subject = self.connection.inbox("m");
+                let sid = self.connection.subscribe(&subject, Arc::new(Inbox(shared.clone())));
+                self.inbox = Some((sid, subject));
+            }
+            // Requests end with their inbox. What comes until then goes back.
+            (false, Some((sid, _))) => {
+                let sid = *sid;
+                self.inbox = None;
+                self.connection.unsubscribe(&[sid]).await?;
+                shared.lock().outstanding = 0;
+            }
+            _ => {}
+        }
+        let mut state = shared.lock();
+        for record in std::mem::take(&mut state.forgotten) {
+            records::forget(&self.connection, record);
+        }
+        self.write_answers(&mut state);
+        self.request(&mut state);
+        for sequence in std::mem::take(&mut state.todo) {
+            self.works.extend(work::begin(shared, &state, &self.connection, sequence));
+        }
+        Ok(())
+    }
+
+    /// Writes what the server is to be told, and has it confirm the last word: it takes them in their order.
+    fn write_answers(&mut self, state: &mut State) {
+        let answers = std::mem::take(&mut state.answers);
+        if answers.is_empty() {
+            return;
+        }
+        self.batch += 1;
+        let mut confirmation = bytes::BytesMut::with_capacity(self.confirmations.len() + 21);
+        confirmation.extend_from_slice(self.confirmations.as_bytes());
+        confirmation.extend_from_slice(b".");
+        put_number(&mut confirmation, self.batch);
+        let mut written = Vec::with_capacity(answers.len());
+        let last = answers.len() - 1;
+        self.connection.send(|out| {
+            for (index, sequence) in answers.into_iter().enumerate() {
+                let confirm: &[u8] = if index == last { &confirmation } else { b"" };
+                let Some(claim) = state.claims.get_mut(&sequence) else { continue };
+                let Stage::Answering { answer, is_written, .. } = &mut claim.stage else { continue };
+                *is_written = true;
+                let delayed;
+                let words: &[u8] = match answer {
+                    Answer::Done => b"+ACK",
+                    Answer::Given => b"+TERM",
+                    Answer::Later(delay) if delay.is_zero() => b"-NAK",
+                    Answer::Later(delay) => {
+                        delayed = format!("-NAK {{\"delay\": {}}}", nanoseconds(*delay));
+                        delayed.as_bytes()
+                    }
+                };
+                put_publication(out, claim.incoming.reply(), confirm, b"", words);
+                written.push((sequence, claim.origin.delivered));
+            }
+        });
+        state.written += written.len();
+        state.batches.push_back((self.batch, written));
+    }
+
+    /// Asks for as many messages as there is room for.
+    fn request(&mut self, state: &mut State) {
+        let (Some((_, inbox)), count @ 1..) = (&self.inbox, state.to_request()) else { return };
+        let (expires, sign) = (nanoseconds(REQUEST_STANDS), nanoseconds(SIGN_OF_LIFE));
+        let body = format!(r#"{{"batch":{count},"expires":{expires},"idle_heartbeat":{sign}}}"#);
+        self.connection
+            .send(|out| put_publication(out, self.next.as_bytes(), inbox.as_bytes(), b"", body.as_bytes()));
+        state.outstanding += count;
+    }
+
+    /// Something was read or stored, or could not be.
+    fn finish(&mut self, outcome: Outcome) {
+        let Outcome { sequence, result } = outcome;
+        let now = self.shared.clock.now();
+        let mut state = self.shared.lock();
+        match result {
+            Ok(finding) => {
+                self.said = None;
+                let wakes = match finding {
+                    Finding::Looked(record) => state.looked(sequence, record, now),
+                    Finding::Stored(position) => {
+                        state.stored(sequence, position, now);
+                        super::Wakes::default()
+                    }
+                };
+                if matches!(state.health, Health::Refusing(_)) {
+                    state.health = Health::Ready;
+                }
+                drop(state);
+                self.shared.wake(wakes);
+            }
+            Err(error) => {
+                let is_news = self.said.as_ref().is_none_or(|said| said.message != error.message);
+                if is_news {
+                    let stream = &*self.shared.queue.name;
+                    tracing::warn!(
+                        stream,
+                        sequence,
+                        "what became of a message cannot be kept: {error}; trying again"
+                    );
+                }
+                if error.kind == Kind::Full {
+                    state.health = Health::Refusing(error.clone());
+                }
+                self.said = Some(error);
+                self.failed.push(sequence);
+            }
+        }
+    }
+
+    /// Whether the server is still heard, and what else goes by time.
+    fn look(&mut self) -> Result<(), PortError> {
+        let mut state = self.shared.lock();
+        let is_silent = !std::mem::take(&mut state.is_heard) && state.outstanding > 0 && self.inbox.is_some();
+        self.silent_looks = if is_silent { self.silent_looks + 1 } else { 0 };
+        if self.silent_looks >= SILENT_LOOKS {
+            return Err(PortError::new(
+                Kind::Unavailable,
+                "JetStream has forgotten our request for messages",
+            ));
+        }
+        state.is_held_up = false;
+        let handed = state.unsettled();
+        state.window.look(handed);
+        state.todo.append(&mut self.failed);
+        Ok(())
+    }
+
+    /// Says for everything in hand that it is being worked on.
+    fn renew(&self) {
+        let state = self.shared.lock();
+        let claims = state.claims.values().filter(|claim| !claim.is_written());
+        self.connection.send(|out| {
+            for claim in claims {
+                put_publication(out, claim.incoming.reply(), b"", b"", b"+WPI");
+            }
+        });
+    }
+}
+
+/// One line when what we consumed is not what it was.
+fn tell_what_is_gone(stream: &str, known: Option<&Identity>, found: &Identity) {
+    let Some(known) = known else { return };
+    if known.stream != found.stream {
+        tracing::warn!(stream, "the stream was deleted and is made again: what was in it is gone");
+    } else if known.consumer != found.consumer {
+        tracing::warn!(
+            stream,
+            "the consumer was deleted and is made again: what was not acknowledged comes again"
+        );
+    }
+}
+
+/// The highest position in the queue's stream of which there is a record.
+fn last_recorded(records: &crate::jetstream::api::StreamInfo) -> u64 {
+    let Some(subjects) = &records.state.subjects else { return 0 };
+    if subjects.len() >= MOST_SUBJECTS {
+        // The server does not list more of them: then everything may have one.
+        return u64::MAX;
+    }
+    let sequence = |subject: &String| subject.rsplit('.').next()?.parse::<u64>().ok();
+    debug_assert!(subjects.keys().all(|subject| subject.starts_with(ATTEMPTS)));
+    subjects.keys().filter_map(sequence).max().unwrap_or(0)
+}
+
+/// The most subjects that a server lists at once.
+const MOST_SUBJECTS: usize = 100_000;
