@@ -1,6 +1,8 @@
 //! A RabbitMQ of one's own.
 
-use anyhow::Result;
+use std::process::Command;
+
+use anyhow::{Result, ensure};
 
 use crate::held::{Held, free_ports, words};
 
@@ -13,6 +15,8 @@ const START: &str =
 pub struct RabbitMq {
     held: Held,
     port: u16,
+    /// Where Erlang's table of names listens.
+    names: u16,
 }
 
 impl RabbitMq {
@@ -30,7 +34,7 @@ impl RabbitMq {
             std::fs::write(directory.join("rabbitmq.conf"), lines)?;
             let variables = [
                 ("HOME", path("")),
-                ("RABBITMQ_NODENAME", format!("outboard-{port}@localhost")),
+                ("RABBITMQ_NODENAME", node(port)),
                 ("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1".to_owned()),
                 ("RABBITMQ_NODE_PORT", port.to_string()),
                 ("RABBITMQ_DIST_PORT", distribution.to_string()),
@@ -47,7 +51,7 @@ impl RabbitMq {
             let variables = variables.map(|(name, value)| (name.to_owned(), value));
             Ok((words(["/bin/sh", "-c", START]), variables.into()))
         })?;
-        Ok(Self { held, port })
+        Ok(Self { held, port, names })
     }
 
     /// Where it listens, on 127.0.0.1.
@@ -60,6 +64,19 @@ impl RabbitMq {
         url_at(self.port)
     }
 
+    /// Runs `rabbitmqctl` with these words (some 2 s), and returns what it prints.
+    pub fn control(&self, words: &[&str]) -> Result<String> {
+        let output = Command::new("/usr/lib/rabbitmq/bin/rabbitmqctl")
+            .args(["-q", "-n", &node(self.port)])
+            .args(words)
+            .env("HOME", self.held.directory())
+            .env("ERL_EPMD_PORT", self.names.to_string())
+            .output()?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        ensure!(output.status.success(), "rabbitmqctl {}: {}", words.join(" "), text(&output.stderr));
+        Ok(text(&output.stdout))
+    }
+
     /// Kills it, as `kill -9` does; what it had stays.
     pub fn kill(&mut self) {
         self.held.kill();
@@ -69,6 +86,10 @@ impl RabbitMq {
     pub fn restart(&mut self) -> Result<()> {
         self.held.run()
     }
+}
+
+fn node(port: u16) -> String {
+    format!("outboard-{port}@localhost")
 }
 
 /// The URL of a broker, or of a proxy before it, on this port.

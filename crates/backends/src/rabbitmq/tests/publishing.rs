@@ -159,6 +159,51 @@ async fn what_was_sent_and_is_not_answered_in_time_is_unknown() {
     assert_eq!(kinds(&results), [Some(Kind::Unknown)]);
 }
 
+// The broker is told what to do by a program that takes seconds.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_broker_takes_nothing_publications_wait_and_it_is_told() {
+    let broker = start();
+    let connection = connect(&broker).await;
+    ensure(&connection, &QueueSpec::named("blocked")).await.unwrap();
+    let (_link, seen) = watch::channel(Some(connection));
+    let publisher = Publisher::start(seen, Limits { within: Duration::from_secs(30), ..Limits::default() });
+    let mut refusing = publisher.refusing();
+    assert_eq!(kinds(&publisher.publish(vec![to("", "blocked", 0)]).await), [None]);
+    broker.control(&["set_disk_free_limit", "100000GB"]).unwrap();
+    // The broker says so when it is sent something.
+    let first = tokio::spawn(publisher.publish(vec![to("", "blocked", 1)]));
+    let error = timeout(WITHIN, refusing.wait_for(Option::is_some)).await.unwrap().unwrap().clone().unwrap();
+    assert!(error.kind == Kind::Full && error.message.contains("disk"), "{error}");
+    let second = tokio::spawn(publisher.publish(vec![to("", "blocked", 2)]));
+    assert_eq!(publisher.unconfirmed(), 1, "nothing more is sent");
+    broker.control(&["set_disk_free_limit", "1MB"]).unwrap();
+    for waiting in [first, second] {
+        let results = timeout(WITHIN, waiting).await.expect("it is published").unwrap();
+        assert_eq!(kinds(&results), [None], "{results:?}");
+    }
+    assert!(refusing.borrow_and_update().is_none());
+}
+
+// The broker is told what to do by a program that takes seconds.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_publish_is_told_and_the_others_are_published() {
+    let broker = start();
+    broker.control(&["add_user", "reader", "secret"]).unwrap();
+    broker.control(&["set_permissions", "reader", ".*", "^(amq.default|mine)$", ".*"]).unwrap();
+    let target = format!("amqp://reader:secret@127.0.0.1:{}", broker.port()).parse().unwrap();
+    let connection = Connection::open(&target, WITHIN).await.unwrap();
+    ensure(&connection, &QueueSpec::named("mine")).await.unwrap();
+    let (_link, seen) = watch::channel(Some(connection.clone()));
+    let publisher = Publisher::start(seen, Limits::default());
+    let batch = vec![to("", "mine", 0), to("amq.fanout", "", 1), to("", "mine", 2)];
+    let results = publisher.publish(batch).await;
+    assert_eq!(kinds(&results), [None, Some(Kind::Denied), None], "{results:?}");
+    broker.control(&["set_permissions", "reader", "^$", ".*", ".*"]).unwrap();
+    let error = ensure(&connection, &QueueSpec::named("another")).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Denied);
+    assert!(error.message.contains("set_permissions") && error.message.contains("`another`"), "{error}");
+}
+
 #[tokio::test]
 async fn closing_waits_for_what_is_under_way() {
     let (connection, publisher) = publisher("closing", Limits::default()).await;
