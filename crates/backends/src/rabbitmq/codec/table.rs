@@ -23,8 +23,10 @@ pub enum Value {
     Void,
     /// `t`
     Bool(bool),
-    /// `b`, `B`, `s`, `u`, `I`, `i`, `l`: any whole number.
+    /// `b`, `B`, `s`, `u`, `I`, `i`: a whole number; written with 32 bits if it fits.
     Int(i64),
+    /// `l`: a whole number with 64 bits, whatever its size. Other clients tell the two apart.
+    Long(i64),
     /// `f`, `d`
     Float(f64),
     /// `D`: digits after the point, and the number without it.
@@ -49,7 +51,7 @@ impl From<&str> for Value {
 
 impl From<i64> for Value {
     fn from(number: i64) -> Self {
-        Self::Int(number)
+        if i32::try_from(number).is_ok() { Self::Int(number) } else { Self::Long(number) }
     }
 }
 
@@ -85,6 +87,14 @@ impl Table {
 }
 
 impl Value {
+    /// The whole number that it is.
+    pub(crate) fn whole(&self) -> Option<i64> {
+        match self {
+            Self::Int(number) | Self::Long(number) => Some(*number),
+            _ => None,
+        }
+    }
+
     fn write(&self, to: &mut impl BufMut) {
         match self {
             Self::Void => to.put_u8(b'V'),
@@ -98,11 +108,12 @@ impl Value {
                     to.put_u8(b'I');
                     to.put_i32(small);
                 }
-                Err(_) => {
-                    to.put_u8(b'l');
-                    to.put_i64(*number);
-                }
+                Err(_) => Self::Long(*number).write(to),
             },
+            Self::Long(number) => {
+                to.put_u8(b'l');
+                to.put_i64(*number);
+            }
             Self::Float(number) => {
                 to.put_u8(b'd');
                 to.put_f64(*number);
@@ -151,7 +162,7 @@ impl Value {
             b'u' => Self::Int(u16::read(from)?.into()),
             b'I' => Self::Int(u32::read(from)?.cast_signed().into()),
             b'i' => Self::Int(u32::read(from)?.into()),
-            b'l' => Self::Int(u64::read(from)?.cast_signed()),
+            b'l' => Self::Long(u64::read(from)?.cast_signed()),
             b'f' => {
                 need(from, 4)?;
                 Self::Float(from.get_f32().into())

@@ -1,0 +1,292 @@
+//! The loop of one consumer: gets a channel, keeps it consuming, and gets another one when it is lost.
+
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use outboard_core::{
+    Clock, Kind, PortError,
+    consumer::Ticket,
+    queue::Declared,
+    recovery::Recovery,
+    time::SystemClock,
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
+
+use super::{
+    Core,
+    inlet::Inlet,
+    state::{End, FLUSH_AFTER, Phase, Standing},
+};
+use crate::rabbitmq::{
+    channel::Channel,
+    codec::{field::ShortString, method::Method, table::Table},
+    connection::Connection,
+    link::SHORT,
+    topology,
+};
+
+/// How long the broker may take to say that a channel is closed.
+pub(super) const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long it may take to answer a call.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// What the loop remembers from one generation to the next.
+struct Memory {
+    recovery: Recovery,
+    /// What differs from the declaration was said already.
+    said_differs: Option<Arc<str>>,
+    /// The consumer's name at the broker.
+    tag: ShortString,
+}
+
+pub(super) async fn run(core: Arc<Core>) {
+    let mut link = core.seat.link().connection();
+    let tag = core.spec.tag.clone();
+    let tag = tag.unwrap_or_else(|| format!("{}-{:08x}", core.spec.worker, fastrand::u32(..)).into());
+    let mut memory = Memory {
+        recovery: Recovery::begin(SystemClock.now()),
+        said_differs: None,
+        tag: ShortString::new(tag).unwrap_or_default(),
+    };
+    while let Some(connection) = connected(&core, &mut link).await {
+        let began = Instant::now();
+        let end = match begin(&core, &connection, &mut memory).await {
+            Ok(channel) => {
+                let end = serve(&core, &channel, &memory.tag).await;
+                if began.elapsed() >= SHORT {
+                    memory.recovery = Recovery::begin(SystemClock.now());
+                }
+                end
+            }
+            Err(error) => Some(End::Lost(error)),
+        };
+        let channel = core.state().leave();
+        let Some(end) = end else {
+            close(channel).await;
+            break;
+        };
+        core.settled.notify_waiters();
+        core.publish_durable();
+        // What may still come over it is nobody's; over a connection that has ended this returns at once.
+        close(channel).await;
+        explain(&core, &connection, end, &mut memory).await;
+    }
+    core.end();
+}
+
+async fn close(channel: Option<Channel>) {
+    if let Some(channel) = channel {
+        let _ = timeout(CLOSE_WITHIN, channel.close()).await;
+    }
+}
+
+/// The next connection that lives; nothing when the consumer or the link has ended.
+async fn connected(core: &Core, link: &mut watch::Receiver<Option<Connection>>) -> Option<Connection> {
+    loop {
+        if core.state().phase != Phase::Running {
+            return None;
+        }
+        let alive = link.borrow_and_update().clone().filter(|connection| !connection.has_ended());
+        if alive.is_some() {
+            return alive;
+        }
+        core.state().standing = Standing::Away;
+        tokio::select! {
+            changed = link.changed() => changed.ok()?,
+            () = core.work.notified() => {}
+        }
+    }
+}
+
+/// What is to be said of an end, and how long to wait before the next beginning.
+async fn explain(core: &Core, connection: &Connection, end: End, memory: &mut Memory) {
+    let (queue, worker) = (&*core.spec.queue.name, &*core.spec.worker);
+    let error = match end {
+        End::Cancelled => {
+            let found = topology::look(connection, queue).await;
+            match found {
+                Err(error) if error.kind == Kind::NotFound => {
+                    tracing::warn!(queue, worker, "the queue was deleted: what was in it is gone; it is declared again");
+                }
+                _ => tracing::warn!(queue, worker, "the broker has ended the consumer; it begins again"),
+            }
+            PortError::new(Kind::Unavailable, format!("the broker has ended the consumer of `{queue}`"))
+        }
+        // The link says it once for all.
+        End::Lost(_) if connection.has_ended() => return,
+        End::Lost(error) => {
+            if memory.recovery.is_news(&error) {
+                tracing::warn!(queue, worker, %error, "the queue is not consumed; it is tried again until it is");
+            }
+            error
+        }
+    };
+    let wait = memory.recovery.failed(&error, fastrand::f64());
+    core.state().standing = Standing::Trouble(memory.recovery.health());
+    let woken = async {
+        // Flow and settlements wake the loop, too; only its end is a reason not to wait.
+        while core.state().phase == Phase::Running {
+            core.work.notified().await;
+        }
+    };
+    tokio::select! { () = sleep(wait) => {}, () = woken => {} }
+}
+
+/// Declares the queue, opens a channel, and has it deliver.
+async fn begin(core: &Arc<Core>, connection: &Connection, memory: &mut Memory) -> Result<Channel, PortError> {
+    let starting = async {
+        let declared = topology::ensure(connection, &core.spec.queue).await?;
+        if let Declared::Differs(difference) = declared {
+            say_differs(core, memory, difference);
+        }
+        let channel = connection.channel().await?;
+        let generation = core.state().begin(channel.clone());
+        channel.attach(Box::new(Inlet::new(core.clone(), generation)));
+        let prefetch = core.bound().now();
+        quality(core, &channel, prefetch).await?;
+        Ok(channel)
+    };
+    let late = || PortError::new(Kind::Unavailable, "the broker does not answer");
+    timeout(ANSWER_WITHIN, starting).await.unwrap_or_else(|_| Err(late()))
+}
+
+fn say_differs(core: &Core, memory: &mut Memory, difference: Arc<str>) {
+    if memory.said_differs.as_ref() == Some(&difference) {
+        return;
+    }
+    tracing::warn!(
+        queue = &*core.spec.queue.name, worker = &*core.spec.worker, %difference,
+        "the queue is there with other arguments; it is used as it is"
+    );
+    memory.said_differs = Some(difference);
+}
+
+async fn quality(core: &Core, channel: &Channel, prefetch: u16) -> Result<(), PortError> {
+    channel.call(&Method::BasicQos { size: 0, count: prefetch, flags: 0 }).await?;
+    core.state().prefetch = prefetch;
+    Ok(())
+}
+
+type Barrier = Pin<Box<dyn Future<Output = (Ticket, Result<Method, PortError>)> + Send>>;
+
+/// One generation, while it serves.
+struct Serving<'a> {
+    core: &'a Core,
+    channel: &'a Channel,
+    tag: &'a ShortString,
+    is_consuming: bool,
+    /// The next prefetch, once it is to change.
+    next_prefetch: Option<u16>,
+    /// A call whose answer says that everything before it has been taken.
+    barrier: Option<Barrier>,
+}
+
+/// Until the generation ends, which has a reason, or the consumer does.
+async fn serve(core: &Core, channel: &Channel, tag: &ShortString) -> Option<End> {
+    let mut serving =
+        Serving { core, channel, tag, is_consuming: false, next_prefetch: None, barrier: None };
+    loop {
+        let (ended, phase, is_timed) = {
+            let state = core.state();
+            (state.ended.clone(), state.phase, state.is_timed)
+        };
+        if phase == Phase::Ended {
+            return None;
+        }
+        if ended.is_some() {
+            return ended;
+        }
+        if let Err(error) = serving.adjust().await {
+            return Some(End::Lost(error));
+        }
+        tokio::select! {
+            () = core.work.notified() => {}
+            () = sleep(FLUSH_AFTER), if is_timed => serving.on_time(),
+            (ticket, answer) = answer_of(&mut serving.barrier) => {
+                serving.barrier = None;
+                match answer {
+                    Ok(_) => drop(core.durable.send_replace(ticket)),
+                    Err(error) => return Some(End::Lost(error)),
+                }
+                if core.state().sent > ticket {
+                    core.state().time();
+                }
+            }
+        }
+    }
+}
+
+async fn answer_of(barrier: &mut Option<Barrier>) -> (Ticket, Result<Method, PortError>) {
+    match barrier {
+        Some(barrier) => barrier.await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Serving<'_> {
+    /// Tells the broker what has been settled.
+    fn on_time(&mut self) {
+        let mut state = self.core.state();
+        state.is_timed = false;
+        state.flush();
+        let (sent, count) = (state.sent, state.prefetch);
+        self.look_at_prefetch(state.unsettled(), state.settled);
+        drop(state);
+        // A message that was taken before the connection was cut must not come again: "sent" is not enough for whoever
+        // waits. One answer, and not one for each message, says that the broker has read everything before.
+        if self.barrier.is_none() && self.core.durable.receiver_count() > 0 && *self.core.durable.borrow() < sent {
+            let channel = self.channel.clone();
+            self.barrier = Some(Box::pin(async move {
+                (sent, channel.call(&Method::BasicQos { size: 0, count, flags: 0 }).await)
+            }));
+        }
+    }
+
+    fn look_at_prefetch(&mut self, claimed: u32, settled: u64) {
+        let mut bound = self.core.bound();
+        if bound.is_automatic()
+            && let Some(prefetch) = bound.look(claimed, settled, Instant::now())
+        {
+            self.next_prefetch = Some(prefetch);
+        }
+    }
+
+    /// Makes the broker deliver or stop, as it is wanted.
+    async fn adjust(&mut self) -> Result<(), PortError> {
+        let wants = self.core.state().wants();
+        if self.is_consuming && (!wants || self.next_prefetch.is_some()) {
+            self.answered(&Method::BasicCancel { tag: self.tag.clone(), flags: 0 }).await?;
+            self.is_consuming = false;
+        }
+        if let Some(prefetch) = self.next_prefetch.take() {
+            let late = || PortError::new(Kind::Unavailable, "the broker does not answer");
+            let changing = quality(self.core, self.channel, prefetch);
+            timeout(ANSWER_WITHIN, changing).await.unwrap_or_else(|_| Err(late()))?;
+        }
+        if !wants {
+            // Also what came while the broker was being told.
+            self.core.state().give_back_ready();
+        } else if !self.is_consuming {
+            let consume = Method::BasicConsume {
+                reserved1: 0,
+                queue: ShortString::new(self.core.spec.queue.name.clone()).unwrap_or_default(),
+                tag: self.tag.clone(),
+                flags: 0,
+                arguments: Table::default(),
+            };
+            self.answered(&consume).await?;
+            self.is_consuming = true;
+        }
+        self.core.state().standing = Standing::Consuming;
+        Ok(())
+    }
+
+    async fn answered(&self, method: &Method) -> Result<(), PortError> {
+        let late = || PortError::new(Kind::Unavailable, "the broker does not answer");
+        let called = timeout(ANSWER_WITHIN, self.channel.call(method)).await;
+        called.unwrap_or_else(|_| Err(late())).map(drop)
+    }
+}

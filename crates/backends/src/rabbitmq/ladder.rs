@@ -1,0 +1,178 @@
+//! Queues in which messages wait for their time: one for each delay, from which the broker hands them on by itself.
+//!
+//! The delays double from an eighth of a second to twelve days. What waits is handed on in the order in which it came,
+//! because all messages of a queue wait equally long.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use outboard_core::{
+    Kind, PortError,
+    queue::{QueueKind, QueueName},
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
+
+use super::{
+    codec::table::{Table, Value},
+    connection::Connection,
+    topology,
+};
+
+/// The shortest delay.
+const FIRST: Duration = Duration::from_millis(125);
+
+/// So many delays.
+const STEPS: u32 = 24;
+
+/// After this a queue is declared again before something is published to it.
+const FRESH: Duration = Duration::from_secs(60);
+
+/// So much longer than twice its delay a queue lives without being declared.
+const SPARE: Duration = Duration::from_secs(15 * 60);
+
+/// So many queues are remembered as declared. Beyond that, they are declared again.
+const REMEMBERED: usize = 4_096;
+
+/// How long declaring may take.
+const WITHIN: Duration = Duration::from_secs(10);
+
+/// The delays, shortest first.
+pub(crate) fn steps() -> Vec<Duration> {
+    (0..STEPS).map(|step| FIRST * (1 << step)).collect()
+}
+
+/// The shortest delay that is not shorter; the longest when none is.
+pub(crate) fn step(delay: Duration) -> Duration {
+    (0..STEPS).map(|step| FIRST * (1 << step)).find(|step| *step >= delay).unwrap_or(FIRST * (1 << (STEPS - 1)))
+}
+
+/// Where messages of a queue wait for this long.
+pub(crate) fn name(queue: &str, step: Duration) -> String {
+    format!("{queue}.retry.{}ms", step.as_millis())
+}
+
+/// Where dead letters of a queue are.
+pub(crate) fn dead_name(queue: &str) -> String {
+    format!("{queue}.dlq")
+}
+
+/// Makes waiting queues and dead-letter queues when they are needed.
+#[derive(Debug)]
+pub(crate) struct Ladder {
+    link: watch::Receiver<Option<Connection>>,
+    /// When each was declared for the last time.
+    declared: Mutex<HashMap<Arc<str>, Instant>>,
+}
+
+impl Ladder {
+    pub(crate) fn new(link: watch::Receiver<Option<Connection>>) -> Self {
+        Self { link, declared: Mutex::default() }
+    }
+
+    /// Where messages of this queue wait for this long, made if it is not there. It may be published to at once, and not
+    /// much later.
+    ///
+    /// The broker deletes a queue that nobody has declared, read or consumed for `x-expires`, with what is in it, and
+    /// publishing does not count as a use. So the queue must outlive the last message's wait: with the last declaration
+    /// at most [`FRESH`] ago when a message is published, and the publication on its way for less than the publisher's
+    /// limit of some seconds, the message leaves at most `FRESH + some seconds + delay` after that declaration, and the
+    /// queue lives for `2 * delay + SPARE`. While the broker is down no time passes for the queue: it counts anew.
+    pub(crate) async fn waiting(
+        &self,
+        queue: &QueueName,
+        kind: QueueKind,
+        step: Duration,
+    ) -> Result<Arc<str>, PortError> {
+        let millis = |duration: Duration| Value::from(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX));
+        let mut arguments = Table::of([
+            ("x-message-ttl", millis(step)),
+            ("x-expires", millis(2 * step + SPARE)),
+            ("x-dead-letter-exchange", "".into()),
+            ("x-dead-letter-routing-key", (&**queue).into()),
+        ]);
+        if kind == QueueKind::Quorum {
+            // The broker keeps the message until the queue has taken it back.
+            for (name, value) in [
+                ("x-queue-type", "quorum"),
+                ("x-dead-letter-strategy", "at-least-once"),
+                ("x-overflow", "reject-publish"),
+            ] {
+                arguments.0.insert(name.to_owned(), value.into());
+            }
+        }
+        self.declare(name(queue, step).into(), arguments).await
+    }
+
+    /// Where dead letters of this queue are, made if it is not there.
+    pub(crate) async fn dead(&self, queue: &QueueName, kind: QueueKind) -> Result<Arc<str>, PortError> {
+        let mut arguments = Table::default();
+        if kind == QueueKind::Quorum {
+            arguments.0.insert("x-queue-type".to_owned(), "quorum".into());
+        }
+        self.declare(dead_name(queue).into(), arguments).await
+    }
+
+    /// Existing ones with other arguments are used as they are.
+    async fn declare(&self, name: Arc<str>, arguments: Table) -> Result<Arc<str>, PortError> {
+        let is_fresh = |at: &Instant| at.elapsed() < FRESH;
+        if self.known().get(&name).is_some_and(is_fresh) {
+            return Ok(name);
+        }
+        let Some(connection) = self.link.borrow().clone() else {
+            return Err(PortError::new(Kind::Unavailable, "there is no connection to publish over"));
+        };
+        // Counted from before it is asked for, so that the queue never expires earlier than we think.
+        let asked = Instant::now();
+        let declaring = topology::ensure_plain(&connection, &name, arguments);
+        let late = || PortError::new(Kind::Unavailable, "the broker does not answer");
+        timeout(WITHIN, declaring).await.unwrap_or_else(|_| Err(late()))?;
+        let mut known = self.known();
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        known.insert(name.clone(), asked);
+        Ok(name)
+    }
+
+    /// It is not there, whatever we thought.
+    pub(crate) fn forget(&self, name: &str) {
+        self.known().remove(name);
+    }
+
+    /// Waiting queues of this queue that were used lately.
+    pub(crate) fn used(&self, queue: &str) -> Vec<Arc<str>> {
+        let known = self.known();
+        let names = steps().into_iter().map(|step| name(queue, step));
+        names.filter_map(|name| known.get_key_value(&*name).map(|(name, _)| name.clone())).collect()
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, Instant>> {
+        self.declared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delay_is_rounded_up_and_a_queue_outlives_its_messages() {
+        let millis = |millis| step(Duration::from_millis(millis)).as_millis();
+        assert_eq!((millis(0), millis(125), millis(126), millis(1_000)), (125, 125, 250, 1_000));
+        let longest = *steps().last().unwrap();
+        assert_eq!(step(Duration::MAX), longest);
+        assert!(longest > Duration::from_secs(12 * 86_400));
+        let expires = (2 * longest + SPARE).as_millis();
+        assert!(expires < u32::MAX.into(), "the broker takes no longer time than 32 bits of milliseconds");
+        for step in steps() {
+            assert!(FRESH + 2 * WITHIN + step < 2 * step + SPARE);
+        }
+        assert_eq!(name("a", Duration::from_secs(2)), "a.retry.2000ms");
+    }
+}

@@ -1,0 +1,203 @@
+//! A connection that is made again whenever it is lost, and the pool of those that consumers share.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use outboard_core::{Clock, Health, Kind, PortError, recovery::Recovery, time::SystemClock};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout_at},
+};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use super::{connection::Connection, options::Options, url::Target};
+
+/// A connection that ends sooner than this after it was made counts as one that could not be made: no hot loop.
+pub(crate) const SHORT: Duration = Duration::from_secs(1);
+
+/// One connection at a time, for as long as the link lives.
+#[derive(Debug)]
+pub(crate) struct Link {
+    connection: watch::Receiver<Option<Connection>>,
+    health: watch::Receiver<Health>,
+    stop: CancellationToken,
+    running: Mutex<Option<AbortOnDropHandle<()>>>,
+    /// How many consumers are on it.
+    seats: AtomicUsize,
+}
+
+impl Link {
+    /// Begins to connect, and does not wait for it. `purpose` is for the log.
+    pub(crate) fn start(target: Arc<Target>, options: &Options, purpose: &'static str) -> Self {
+        let (sender, connection) = watch::channel(None);
+        let recovery = Recovery::begin(SystemClock.now());
+        let (health_sender, health) = watch::channel(recovery.health());
+        let stop = CancellationToken::new();
+        let supervisor = Supervisor {
+            target,
+            options: options.clone(),
+            purpose,
+            connection: sender,
+            health: health_sender,
+            stop: stop.clone(),
+        };
+        let running = AbortOnDropHandle::new(tokio::spawn(supervisor.run(recovery)));
+        Self { connection, health, stop, running: Mutex::new(Some(running)), seats: AtomicUsize::new(0) }
+    }
+
+    /// The connection that lives now.
+    pub(crate) fn connection(&self) -> watch::Receiver<Option<Connection>> {
+        self.connection.clone()
+    }
+
+    /// Whether there is one.
+    pub(crate) fn health(&self) -> watch::Receiver<Health> {
+        self.health.clone()
+    }
+
+    /// Closes the connection, at the latest at the deadline, and makes no other one.
+    pub(crate) async fn close(&self, deadline: Instant) {
+        self.stop.cancel();
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(running) = running {
+            // What has not ended by then is aborted when it is dropped here.
+            let _ = timeout_at(deadline, running).await;
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Supervisor {
+    target: Arc<Target>,
+    options: Options,
+    purpose: &'static str,
+    connection: watch::Sender<Option<Connection>>,
+    health: watch::Sender<Health>,
+    stop: CancellationToken,
+}
+
+impl Supervisor {
+    async fn run(self, mut recovery: Recovery) {
+        loop {
+            let Options { connect_within, heartbeat, .. } = self.options;
+            let opened = tokio::select! {
+                () = self.stop.cancelled() => return,
+                opened = Connection::open_beating(&self.target, connect_within, heartbeat) => opened,
+            };
+            let error = match opened {
+                Ok(connection) => {
+                    let Some(lost) = self.serve(connection, &mut recovery).await else { return };
+                    lost
+                }
+                Err(error) => {
+                    self.say_failed(&recovery, &error);
+                    error
+                }
+            };
+            let wait = recovery.failed(&error, fastrand::f64());
+            self.health.send_replace(recovery.health());
+            tokio::select! { () = self.stop.cancelled() => return, () = sleep(wait) => {} }
+        }
+    }
+
+    fn say_failed(&self, recovery: &Recovery, error: &PortError) {
+        if !recovery.is_news(error) {
+            return;
+        }
+        let (target, purpose) = (&*self.target, self.purpose);
+        match error.kind {
+            Kind::Unavailable | Kind::Unknown => {
+                tracing::warn!(%target, purpose, %error, "RabbitMQ is not reached; it is tried again until it is");
+            }
+            _ => tracing::error!(%target, purpose, %error, "RabbitMQ refuses us; it is asked again now and then"),
+        }
+    }
+
+    /// Until the connection is lost; nothing when it was closed by us.
+    async fn serve(&self, connection: Connection, recovery: &mut Recovery) -> Option<PortError> {
+        let (target, purpose, attempts) = (&*self.target, self.purpose, recovery.attempts());
+        if attempts > 0 {
+            tracing::info!(%target, purpose, attempts, "RabbitMQ is reached again");
+        }
+        let began = Instant::now();
+        self.connection.send_replace(Some(connection.clone()));
+        self.health.send_replace(Health::Ready);
+        let mut ended = connection.ended();
+        tokio::select! {
+            () = self.stop.cancelled() => {
+                connection.close().await;
+                self.connection.send_replace(None);
+                return None;
+            }
+            _ = ended.wait_for(Option::is_some) => {}
+        }
+        let unknown = || PortError::new(Kind::Unavailable, "the connection ended");
+        let error = ended.borrow().clone().unwrap_or_else(unknown);
+        self.connection.send_replace(None);
+        tracing::warn!(%target, purpose, %error, "the connection to RabbitMQ is lost");
+        if began.elapsed() >= SHORT {
+            *recovery = Recovery::begin(SystemClock.now());
+        }
+        Some(error)
+    }
+}
+
+/// Connections that consumers share.
+#[derive(Debug)]
+pub(crate) struct Links {
+    target: Arc<Target>,
+    options: Options,
+    consuming: Mutex<Vec<Arc<Link>>>,
+}
+
+/// One consumer's place on a link; free again when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Seat(Arc<Link>);
+
+impl Links {
+    pub(crate) fn new(target: Arc<Target>, options: Options) -> Self {
+        Self { target, options, consuming: Mutex::default() }
+    }
+
+    /// A place on a connection that has room, or on one more.
+    pub(crate) fn seat(&self) -> Seat {
+        let mut links = self.consuming.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = usize::from(self.options.consumers_per_connection.max(1));
+        let free = links.iter().find(|link| link.seats.load(Ordering::Relaxed) < room).cloned();
+        let link = free.unwrap_or_else(|| {
+            let link = Arc::new(Link::start(self.target.clone(), &self.options, "consuming"));
+            links.push(link.clone());
+            link
+        });
+        link.seats.fetch_add(1, Ordering::Relaxed);
+        Seat(link)
+    }
+
+    /// Closes all of them.
+    pub(crate) async fn close(&self, deadline: Instant) {
+        let links = std::mem::take(&mut *self.consuming.lock().unwrap_or_else(PoisonError::into_inner));
+        for link in &links {
+            link.stop.cancel();
+        }
+        for link in links {
+            link.close(deadline).await;
+        }
+    }
+}
+
+impl Seat {
+    pub(crate) fn link(&self) -> &Link {
+        &self.0
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.seats.fetch_sub(1, Ordering::Relaxed);
+    }
+}
