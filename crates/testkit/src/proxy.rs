@@ -26,6 +26,8 @@ pub enum Mode {
 pub struct Proxy {
     port: u16,
     mode: Arc<watch::Sender<Mode>>,
+    /// How many connections there are.
+    open: Arc<watch::Sender<usize>>,
     _listening: AbortOnDropHandle<()>,
 }
 
@@ -35,8 +37,10 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
         let mode = Arc::new(watch::Sender::new(Mode::Pass));
-        let listening = AbortOnDropHandle::new(tokio::spawn(listen(listener, upstream, mode.clone())));
-        Ok(Self { port, mode, _listening: listening })
+        let open = Arc::new(watch::Sender::new(0));
+        let listening = listen(listener, upstream, mode.clone(), open.clone());
+        let listening = AbortOnDropHandle::new(tokio::spawn(listening));
+        Ok(Self { port, mode, open, _listening: listening })
     }
 
     /// Where it listens, on 127.0.0.1.
@@ -48,19 +52,33 @@ impl Proxy {
     pub fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
     }
+
+    /// Ends every connection, and every new one at once, and returns when those that it had have ended.
+    pub async fn cut(&self) {
+        self.set(Mode::Close);
+        let mut open = self.open.subscribe();
+        // The sender is ours: it is there.
+        let _ = open.wait_for(|open| *open == 0).await;
+    }
 }
 
-async fn listen(listener: TcpListener, upstream: u16, mode: Arc<watch::Sender<Mode>>) {
+async fn listen(
+    listener: TcpListener,
+    upstream: u16,
+    mode: Arc<watch::Sender<Mode>>,
+    open: Arc<watch::Sender<usize>>,
+) {
     // Aborted together with this task.
     let mut connections = tokio::task::JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 if let Ok((stream, _)) = accepted {
+                    open.send_modify(|open| *open += 1);
                     connections.spawn(connection(stream, upstream, mode.subscribe()));
                 }
             }
-            Some(_) = connections.join_next() => {}
+            Some(_) = connections.join_next() => open.send_modify(|open| *open -= 1),
         }
     }
 }

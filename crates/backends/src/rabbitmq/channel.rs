@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use super::{
     codec::{
         field::ShortString,
-        frame::{Frame, put_content, put_method},
+        frame::{Frame, put_method},
         method::{Method, flags},
         properties::Properties,
     },
@@ -161,16 +161,18 @@ impl Channel {
 
     /// Sends a method that has no answer.
     pub(crate) fn send(&self, method: &Method) -> Result<(), PortError> {
-        self.send_all(std::iter::once(method))
+        let number = self.inner.number;
+        self.write(|out, _| put_method(out, number, method))
     }
 
     /// Sends methods that have no answers, under one lock.
-    pub(crate) fn send_all<'a>(&self, methods: impl Iterator<Item = &'a Method>) -> Result<(), PortError> {
+    pub(crate) fn send_all(&self, methods: impl Iterator<Item = Method>) -> Result<(), PortError> {
         let number = self.inner.number;
-        self.write(|out, _| methods.for_each(|method| put_method(out, number, method)))
+        self.write(|out, _| methods.for_each(|method| put_method(out, number, &method)))
     }
 
     /// Publishes one message.
+    #[cfg(test)]
     pub(crate) fn publish(
         &self,
         method: &Method,
@@ -180,7 +182,7 @@ impl Channel {
         let number = self.inner.number;
         self.write(|out, frame_max| {
             put_method(out, number, method);
-            put_content(out, number, properties, body, frame_max);
+            super::codec::frame::put_content(out, number, properties, body, frame_max);
         })
     }
 

@@ -146,11 +146,6 @@ impl Connection {
         Ok(result)
     }
 
-    /// Bytes that wait to be written.
-    pub(crate) fn backlog(&self) -> usize {
-        self.shared.out().len()
-    }
-
     /// Forgets a channel that is closed on both sides.
     pub(crate) fn forget(&self, number: u16) {
         self.shared.channels().by_number.remove(&number);

@@ -4,14 +4,14 @@
 //! because all messages of a queue wait equally long.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use outboard_core::{
     Kind, PortError,
-    queue::{QueueKind, QueueName},
+    queue::{Argument, QueueKind, QueueName, QueueSpec},
 };
 use tokio::{
     sync::watch,
@@ -49,7 +49,10 @@ pub(crate) fn steps() -> Vec<Duration> {
 
 /// The shortest delay that is not shorter; the longest when none is.
 pub(crate) fn step(delay: Duration) -> Duration {
-    (0..STEPS).map(|step| FIRST * (1 << step)).find(|step| *step >= delay).unwrap_or(FIRST * (1 << (STEPS - 1)))
+    (0..STEPS)
+        .map(|step| FIRST * (1 << step))
+        .find(|step| *step >= delay)
+        .unwrap_or(FIRST * (1 << (STEPS - 1)))
 }
 
 /// Where messages of a queue wait for this long.
@@ -68,11 +71,27 @@ pub(crate) struct Ladder {
     link: watch::Receiver<Option<Connection>>,
     /// When each was declared for the last time.
     declared: Mutex<HashMap<Arc<str>, Instant>>,
+    /// Queues that are replicated: so is what waits for them.
+    quorum: Mutex<HashSet<QueueName>>,
 }
 
 impl Ladder {
     pub(crate) fn new(link: watch::Receiver<Option<Connection>>) -> Self {
-        Self { link, declared: Mutex::default() }
+        Self { link, declared: Mutex::default(), quorum: Mutex::default() }
+    }
+
+    /// Takes note of how a queue is kept.
+    pub(crate) fn learn(&self, spec: &QueueSpec) {
+        let is_quorum = spec.kind == QueueKind::Quorum
+            || spec.arguments.get("x-queue-type") == Some(&Argument::Text("quorum".into()));
+        let mut quorum = self.quorum.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_quorum && quorum.len() < REMEMBERED {
+            quorum.insert(spec.name.clone());
+        }
+    }
+
+    fn is_quorum(&self, queue: &QueueName) -> bool {
+        self.quorum.lock().unwrap_or_else(PoisonError::into_inner).contains(queue)
     }
 
     /// Where messages of this queue wait for this long, made if it is not there. It may be published to at once, and not
@@ -83,20 +102,16 @@ impl Ladder {
     /// at most [`FRESH`] ago when a message is published, and the publication on its way for less than the publisher's
     /// limit of some seconds, the message leaves at most `FRESH + some seconds + delay` after that declaration, and the
     /// queue lives for `2 * delay + SPARE`. While the broker is down no time passes for the queue: it counts anew.
-    pub(crate) async fn waiting(
-        &self,
-        queue: &QueueName,
-        kind: QueueKind,
-        step: Duration,
-    ) -> Result<Arc<str>, PortError> {
-        let millis = |duration: Duration| Value::from(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX));
+    pub(crate) async fn waiting(&self, queue: &QueueName, step: Duration) -> Result<Arc<str>, PortError> {
+        let millis =
+            |duration: Duration| Value::from(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX));
         let mut arguments = Table::of([
             ("x-message-ttl", millis(step)),
             ("x-expires", millis(2 * step + SPARE)),
             ("x-dead-letter-exchange", "".into()),
             ("x-dead-letter-routing-key", (&**queue).into()),
         ]);
-        if kind == QueueKind::Quorum {
+        if self.is_quorum(queue) {
             // The broker keeps the message until the queue has taken it back.
             for (name, value) in [
                 ("x-queue-type", "quorum"),
@@ -110,9 +125,9 @@ impl Ladder {
     }
 
     /// Where dead letters of this queue are, made if it is not there.
-    pub(crate) async fn dead(&self, queue: &QueueName, kind: QueueKind) -> Result<Arc<str>, PortError> {
+    pub(crate) async fn dead(&self, queue: &QueueName) -> Result<Arc<str>, PortError> {
         let mut arguments = Table::default();
-        if kind == QueueKind::Quorum {
+        if self.is_quorum(queue) {
             arguments.0.insert("x-queue-type".to_owned(), "quorum".into());
         }
         self.declare(dead_name(queue).into(), arguments).await

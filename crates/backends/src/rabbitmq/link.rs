@@ -11,14 +11,17 @@ use std::{
 use outboard_core::{Clock, Health, Kind, PortError, recovery::Recovery, time::SystemClock};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::{connection::Connection, options::Options, url::Target};
+use super::{connection::Connection, url::Target};
 
 /// A connection that ends sooner than this after it was made counts as one that could not be made: no hot loop.
 pub(crate) const SHORT: Duration = Duration::from_secs(1);
+
+/// How long connecting and signing in may take, unless the URL gives another time.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
 /// One connection at a time, for as long as the link lives.
 #[derive(Debug)]
@@ -33,14 +36,13 @@ pub(crate) struct Link {
 
 impl Link {
     /// Begins to connect, and does not wait for it. `purpose` is for the log.
-    pub(crate) fn start(target: Arc<Target>, options: &Options, purpose: &'static str) -> Self {
+    pub(crate) fn start(target: &Target, purpose: &'static str) -> Self {
         let (sender, connection) = watch::channel(None);
         let recovery = Recovery::begin(SystemClock.now());
         let (health_sender, health) = watch::channel(recovery.health());
         let stop = CancellationToken::new();
         let supervisor = Supervisor {
-            target,
-            options: options.clone(),
+            target: target.named(format!("outboard, {purpose}")),
             purpose,
             connection: sender,
             health: health_sender,
@@ -60,6 +62,26 @@ impl Link {
         self.health.clone()
     }
 
+    /// What is wrong, for somebody to whom something is.
+    pub(crate) fn trouble(&self) -> Health {
+        let health = self.health.borrow().clone();
+        match health {
+            Health::Ready => Recovery::begin(SystemClock.now()).health(),
+            trouble => trouble,
+        }
+    }
+
+    /// The connection that lives now, or the next one within this time.
+    pub(crate) async fn live(&self, within: Duration) -> Result<Connection, PortError> {
+        let mut connection = self.connection.clone();
+        let is_alive = |it: &Option<Connection>| it.as_ref().is_some_and(|it| !it.has_ended());
+        match timeout(within, connection.wait_for(is_alive)).await {
+            Ok(Ok(live)) => Ok(live.clone().expect("it was looked at above")),
+            Ok(Err(_)) => Err(PortError::new(Kind::Closed, "the connection to RabbitMQ is closed")),
+            Err(_) => Err(self.trouble().error().cloned().expect("trouble has an error")),
+        }
+    }
+
     /// Closes the connection, at the latest at the deadline, and makes no other one.
     pub(crate) async fn close(&self, deadline: Instant) {
         self.stop.cancel();
@@ -73,8 +95,7 @@ impl Link {
 
 #[derive(Debug)]
 struct Supervisor {
-    target: Arc<Target>,
-    options: Options,
+    target: Target,
     purpose: &'static str,
     connection: watch::Sender<Option<Connection>>,
     health: watch::Sender<Health>,
@@ -84,10 +105,9 @@ struct Supervisor {
 impl Supervisor {
     async fn run(self, mut recovery: Recovery) {
         loop {
-            let Options { connect_within, heartbeat, .. } = self.options;
             let opened = tokio::select! {
                 () = self.stop.cancelled() => return,
-                opened = Connection::open_beating(&self.target, connect_within, heartbeat) => opened,
+                opened = Connection::open(&self.target, CONNECT_WITHIN) => opened,
             };
             let error = match opened {
                 Ok(connection) => {
@@ -109,18 +129,20 @@ impl Supervisor {
         if !recovery.is_news(error) {
             return;
         }
-        let (target, purpose) = (&*self.target, self.purpose);
+        let (target, purpose) = (&self.target, self.purpose);
         match error.kind {
             Kind::Unavailable | Kind::Unknown => {
                 tracing::warn!(%target, purpose, %error, "RabbitMQ is not reached; it is tried again until it is");
             }
-            _ => tracing::error!(%target, purpose, %error, "RabbitMQ refuses us; it is asked again now and then"),
+            _ => {
+                tracing::error!(%target, purpose, %error, "RabbitMQ refuses us; it is asked again now and then")
+            }
         }
     }
 
     /// Until the connection is lost; nothing when it was closed by us.
     async fn serve(&self, connection: Connection, recovery: &mut Recovery) -> Option<PortError> {
-        let (target, purpose, attempts) = (&*self.target, self.purpose, recovery.attempts());
+        let (target, purpose, attempts) = (&self.target, self.purpose, recovery.attempts());
         if attempts > 0 {
             tracing::info!(%target, purpose, attempts, "RabbitMQ is reached again");
         }
@@ -134,7 +156,7 @@ impl Supervisor {
                 self.connection.send_replace(None);
                 return None;
             }
-            _ = ended.wait_for(Option::is_some) => {}
+            () = async { drop(ended.wait_for(Option::is_some).await) } => {}
         }
         let unknown = || PortError::new(Kind::Unavailable, "the connection ended");
         let error = ended.borrow().clone().unwrap_or_else(unknown);
@@ -150,8 +172,9 @@ impl Supervisor {
 /// Connections that consumers share.
 #[derive(Debug)]
 pub(crate) struct Links {
-    target: Arc<Target>,
-    options: Options,
+    target: Target,
+    /// At most so many consumers on a connection.
+    room: usize,
     consuming: Mutex<Vec<Arc<Link>>>,
 }
 
@@ -160,17 +183,16 @@ pub(crate) struct Links {
 pub(crate) struct Seat(Arc<Link>);
 
 impl Links {
-    pub(crate) fn new(target: Arc<Target>, options: Options) -> Self {
-        Self { target, options, consuming: Mutex::default() }
+    pub(crate) fn new(target: Target, room: u16) -> Self {
+        Self { target, room: usize::from(room.max(1)), consuming: Mutex::default() }
     }
 
     /// A place on a connection that has room, or on one more.
     pub(crate) fn seat(&self) -> Seat {
         let mut links = self.consuming.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = usize::from(self.options.consumers_per_connection.max(1));
-        let free = links.iter().find(|link| link.seats.load(Ordering::Relaxed) < room).cloned();
+        let free = links.iter().find(|link| link.seats.load(Ordering::Relaxed) < self.room).cloned();
         let link = free.unwrap_or_else(|| {
-            let link = Arc::new(Link::start(self.target.clone(), &self.options, "consuming"));
+            let link = Arc::new(Link::start(&self.target, "consuming"));
             links.push(link.clone());
             link
         });

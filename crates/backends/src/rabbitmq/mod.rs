@@ -3,13 +3,22 @@
 mod channel;
 mod codec;
 mod connection;
+mod consumer;
+mod dead;
 mod handshake;
+mod ladder;
+mod link;
+mod options;
+mod outgoing;
 mod publisher;
+mod queue;
 mod tls;
 mod topology;
 mod url;
 
 pub use codec::table::{Table, Value};
+pub use options::Options;
+pub use queue::RabbitMq;
 pub use topology::inspect::{Facts, QueueFacts, inspect};
 pub use url::Target;
 

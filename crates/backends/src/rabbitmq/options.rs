@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use super::handshake::HEARTBEAT;
-
 /// How to deal with a broker.
 ///
 /// ```
@@ -14,10 +12,6 @@ use super::handshake::HEARTBEAT;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How often each side gives a sign of life, in whole seconds; a peer is given up after twice this. 5 s by default.
-    pub heartbeat: Duration,
-    /// How long connecting and signing in may take. 10 s by default.
-    pub connect_within: Duration,
     /// The broker's `consumer_timeout`: it closes the channel of who holds a delivery longer. 30 minutes by default, as
     /// there.
     pub ack_timeout: Duration,
@@ -27,11 +21,6 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            heartbeat: HEARTBEAT,
-            connect_within: Duration::from_secs(10),
-            ack_timeout: Duration::from_secs(30 * 60),
-            consumers_per_connection: 200,
-        }
+        Self { ack_timeout: Duration::from_secs(30 * 60), consumers_per_connection: 200 }
     }
 }

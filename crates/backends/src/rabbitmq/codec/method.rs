@@ -104,8 +104,6 @@ pub(crate) mod flags {
     pub(crate) const MULTIPLE: u8 = 1;
     /// `BasicNack`: back into the queue.
     pub(crate) const NACK_REQUEUE: u8 = 1 << 1;
-    /// `BasicReject`: back into the queue.
-    pub(crate) const REJECT_REQUEUE: u8 = 1;
     /// `BasicDeliver`: it was delivered before.
     pub(crate) const REDELIVERED: u8 = 1;
 }

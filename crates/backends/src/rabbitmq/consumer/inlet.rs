@@ -4,11 +4,7 @@ use std::sync::Arc;
 
 use outboard_core::{Kind, PortError};
 
-use super::{
-    Core,
-    claims::Arrived,
-    state::End,
-};
+use super::{Core, claims::Arrived, state::End};
 use crate::rabbitmq::{
     channel::{Content, Sink},
     codec::method::Method,
@@ -63,7 +59,10 @@ impl Sink for Inlet {
             }
         }
         if !is_in_order {
-            self.end(End::Lost(PortError::new(Kind::Corrupt, "the broker does not number deliveries one by one")));
+            self.end(End::Lost(PortError::new(
+                Kind::Corrupt,
+                "the broker does not number deliveries one by one",
+            )));
         }
         self.core.arrived.notify_one();
     }

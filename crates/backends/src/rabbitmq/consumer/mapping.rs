@@ -108,7 +108,8 @@ impl Mapping {
         }
         if !self.is_said.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                queue = &*self.spec.queue.name, worker = &*self.spec.worker,
+                queue = &*self.spec.queue.name,
+                worker = &*self.spec.worker,
                 "messages come without a message-id: their effects happen at least once, not exactly once; \
                  have the publisher set one, or identify messages by their content"
             );
@@ -159,4 +160,14 @@ pub(crate) fn text(value: &Value) -> Option<String> {
         Value::Text(text) => String::from_utf8_lossy(text).into_owned(),
         _ => return None,
     })
+}
+
+/// What the attempts said, oldest first.
+pub(crate) fn history(headers: &Table) -> Vec<Arc<str>> {
+    let Some(Value::Array(history)) = headers.0.get(HISTORY) else { return Vec::new() };
+    let text = |value: &Value| match value {
+        Value::Text(text) => Some(String::from_utf8_lossy(text).into()),
+        _ => None,
+    };
+    history.iter().filter_map(text).collect()
 }

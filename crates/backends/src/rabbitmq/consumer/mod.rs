@@ -70,6 +70,7 @@ impl Core {
             state.leave();
             self.durable.send_replace(state.sent);
         }
+        self.mover.stop();
         self.arrived.notify_one();
         self.work.notify_one();
         self.settled.notify_waiters();
@@ -146,6 +147,7 @@ impl QueueConsumer {
         state.tickets.keep_open(ticket);
         let properties = self.core.mapping.named(tag, &arrived);
         self.core.mover.add(Move { tag, ticket, properties, body: arrived.content.body, what });
+        self.core.work.notify_one();
     }
 
     /// Everything claimed is settled, and known to be; or there is no channel on which it could be.

@@ -26,11 +26,7 @@ use super::{
     state::Wake,
 };
 use crate::rabbitmq::{
-    codec::{
-        field::ShortString,
-        properties::Properties,
-        table::{Table, Value},
-    },
+    codec::{field::ShortString, properties::Properties, table::Value},
     ladder::{Ladder, step},
     publisher::{Answers, Publication, Publisher},
 };
@@ -156,9 +152,9 @@ impl Mover {
         let queue = &self.spec.queue;
         match what {
             What::Retry { delay, .. } | What::Snooze { delay } => {
-                self.ladder.waiting(&queue.name, queue.kind, step(*delay)).await
+                self.ladder.waiting(&queue.name, step(*delay)).await
             }
-            What::Dead { .. } => self.ladder.dead(&queue.name, queue.kind).await,
+            What::Dead { .. } => self.ladder.dead(&queue.name).await,
         }
     }
 
@@ -185,7 +181,7 @@ impl Mover {
         properties.expiration = None;
         let headers = &mut properties.headers.get_or_insert_default().0;
         let now = SystemClock.now().as_millis() / 1_000;
-        let mut failed = |headers: &mut std::collections::BTreeMap<String, Value>, reason: &str| {
+        let failed = |headers: &mut std::collections::BTreeMap<String, Value>, reason: &str| {
             headers.insert(RETRY_COUNT.to_owned(), i64::from(count.saturating_add(1)).into());
             headers.entry(FIRST_FAILURE.to_owned()).or_insert(Value::Long(now));
             remember(headers, reason);
@@ -275,14 +271,4 @@ fn remember(headers: &mut std::collections::BTreeMap<String, Value>, reason: &st
 
 fn cut(reason: &str) -> &str {
     &reason[..reason.floor_char_boundary(REASON_BYTES)]
-}
-
-/// What the attempts said, oldest first.
-pub(crate) fn history(headers: &Table) -> Vec<Arc<str>> {
-    let Some(Value::Array(history)) = headers.0.get(HISTORY) else { return Vec::new() };
-    let text = |value: &Value| match value {
-        Value::Text(text) => Some(String::from_utf8_lossy(text).into()),
-        _ => None,
-    };
-    history.iter().filter_map(text).collect()
 }

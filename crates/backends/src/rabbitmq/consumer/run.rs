@@ -3,11 +3,7 @@
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use outboard_core::{
-    Clock, Kind, PortError,
-    consumer::Ticket,
-    queue::Declared,
-    recovery::Recovery,
-    time::SystemClock,
+    Clock, Kind, PortError, consumer::Ticket, queue::Declared, recovery::Recovery, time::SystemClock,
 };
 use tokio::{
     sync::watch,
@@ -68,8 +64,9 @@ pub(super) async fn run(core: Arc<Core>) {
             close(channel).await;
             break;
         };
+        core.mover.forget_all();
         core.settled.notify_waiters();
-        core.publish_durable();
+        core.durable.send_replace(core.state().sent);
         // What may still come over it is nobody's; over a connection that has ended this returns at once.
         close(channel).await;
         explain(&core, &connection, end, &mut memory).await;
@@ -109,7 +106,11 @@ async fn explain(core: &Core, connection: &Connection, end: End, memory: &mut Me
             let found = topology::look(connection, queue).await;
             match found {
                 Err(error) if error.kind == Kind::NotFound => {
-                    tracing::warn!(queue, worker, "the queue was deleted: what was in it is gone; it is declared again");
+                    tracing::warn!(
+                        queue,
+                        worker,
+                        "the queue was deleted: what was in it is gone; it is declared again"
+                    );
                 }
                 _ => tracing::warn!(queue, worker, "the broker has ended the consumer; it begins again"),
             }
@@ -149,8 +150,7 @@ async fn begin(core: &Arc<Core>, connection: &Connection, memory: &mut Memory) -
         quality(core, &channel, prefetch).await?;
         Ok(channel)
     };
-    let late = || PortError::new(Kind::Unavailable, "the broker does not answer");
-    timeout(ANSWER_WITHIN, starting).await.unwrap_or_else(|_| Err(late()))
+    in_time(starting).await
 }
 
 fn say_differs(core: &Core, memory: &mut Memory, difference: Arc<str>) {
@@ -186,8 +186,7 @@ struct Serving<'a> {
 
 /// Until the generation ends, which has a reason, or the consumer does.
 async fn serve(core: &Core, channel: &Channel, tag: &ShortString) -> Option<End> {
-    let mut serving =
-        Serving { core, channel, tag, is_consuming: false, next_prefetch: None, barrier: None };
+    let mut serving = Serving { core, channel, tag, is_consuming: false, next_prefetch: None, barrier: None };
     loop {
         let (ended, phase, is_timed) = {
             let state = core.state();
@@ -202,6 +201,7 @@ async fn serve(core: &Core, channel: &Channel, tag: &ShortString) -> Option<End>
         if let Err(error) = serving.adjust().await {
             return Some(End::Lost(error));
         }
+        core.mover.start();
         tokio::select! {
             () = core.work.notified() => {}
             () = sleep(FLUSH_AFTER), if is_timed => serving.on_time(),
@@ -237,7 +237,10 @@ impl Serving<'_> {
         drop(state);
         // A message that was taken before the connection was cut must not come again: "sent" is not enough for whoever
         // waits. One answer, and not one for each message, says that the broker has read everything before.
-        if self.barrier.is_none() && self.core.durable.receiver_count() > 0 && *self.core.durable.borrow() < sent {
+        if self.barrier.is_none()
+            && self.core.durable.receiver_count() > 0
+            && *self.core.durable.borrow() < sent
+        {
             let channel = self.channel.clone();
             self.barrier = Some(Box::pin(async move {
                 (sent, channel.call(&Method::BasicQos { size: 0, count, flags: 0 }).await)
@@ -258,13 +261,11 @@ impl Serving<'_> {
     async fn adjust(&mut self) -> Result<(), PortError> {
         let wants = self.core.state().wants();
         if self.is_consuming && (!wants || self.next_prefetch.is_some()) {
-            self.answered(&Method::BasicCancel { tag: self.tag.clone(), flags: 0 }).await?;
+            answered(self.channel, &Method::BasicCancel { tag: self.tag.clone(), flags: 0 }).await?;
             self.is_consuming = false;
         }
         if let Some(prefetch) = self.next_prefetch.take() {
-            let late = || PortError::new(Kind::Unavailable, "the broker does not answer");
-            let changing = quality(self.core, self.channel, prefetch);
-            timeout(ANSWER_WITHIN, changing).await.unwrap_or_else(|_| Err(late()))?;
+            in_time(quality(self.core, self.channel, prefetch)).await?;
         }
         if !wants {
             // Also what came while the broker was being told.
@@ -277,16 +278,19 @@ impl Serving<'_> {
                 flags: 0,
                 arguments: Table::default(),
             };
-            self.answered(&consume).await?;
+            answered(self.channel, &consume).await?;
             self.is_consuming = true;
         }
         self.core.state().standing = Standing::Consuming;
         Ok(())
     }
+}
 
-    async fn answered(&self, method: &Method) -> Result<(), PortError> {
-        let late = || PortError::new(Kind::Unavailable, "the broker does not answer");
-        let called = timeout(ANSWER_WITHIN, self.channel.call(method)).await;
-        called.unwrap_or_else(|_| Err(late())).map(drop)
-    }
+async fn answered(channel: &Channel, method: &Method) -> Result<(), PortError> {
+    in_time(async { channel.call(method).await.map(drop) }).await
+}
+
+async fn in_time<T>(call: impl Future<Output = Result<T, PortError>>) -> Result<T, PortError> {
+    let late = || PortError::new(Kind::Unavailable, "the broker does not answer");
+    timeout(ANSWER_WITHIN, call).await.unwrap_or_else(|_| Err(late()))
 }

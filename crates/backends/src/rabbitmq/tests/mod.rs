@@ -66,7 +66,7 @@ struct Inbox(mpsc::Sender<Incoming>);
 #[derive(Debug)]
 enum Incoming {
     Delivery(u64, Properties, Bytes),
-    Message(Method, Properties, Bytes),
+    Returned(Method),
     Notice(Method),
     Closed(PortError),
 }
@@ -77,8 +77,8 @@ impl Sink for Inbox {
         let _ = self.0.try_send(Incoming::Delivery(number, properties, body));
     }
 
-    fn message(&mut self, method: Method, properties: Properties, body: Bytes) {
-        let _ = self.0.try_send(Incoming::Message(method, properties, body));
+    fn message(&mut self, method: Method, _: Properties, _: Bytes) {
+        let _ = self.0.try_send(Incoming::Returned(method));
     }
 
     fn notice(&mut self, method: Method) {
@@ -152,7 +152,7 @@ async fn what_no_queue_takes_comes_back_before_its_confirm() {
     channel.call(&Method::ConfirmSelect { flags: 0 }).await.unwrap();
     channel.publish(&publish_to("no-such-queue"), &Properties::default(), b"{}").unwrap();
     let first = receiving.next().await;
-    assert!(matches!(&first, Incoming::Message(Method::BasicReturn { code: 312, .. }, ..)), "{first:?}");
+    assert!(matches!(&first, Incoming::Returned(Method::BasicReturn { code: 312, .. })), "{first:?}");
     let second = receiving.next().await;
     assert!(matches!(&second, Incoming::Notice(Method::BasicAck { delivery: 1, .. })), "{second:?}");
 }
