@@ -8,3 +8,6 @@ pub mod rabbitmq;
 
 #[cfg(feature = "redis")]
 pub mod redis;
+
+#[cfg(feature = "sidekiq")]
+pub mod sidekiq;

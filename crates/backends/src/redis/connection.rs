@@ -99,6 +99,11 @@ impl Connection {
         error.expect("it waits for an error")
     }
 
+    /// Whether it is of no use any more.
+    pub fn has_ended(&self) -> bool {
+        self.shared.ended.borrow().is_some()
+    }
+
     /// Why the server takes no writes, while it takes none.
     pub fn refusing(&self) -> watch::Receiver<Option<PortError>> {
         self.shared.refusing.subscribe()

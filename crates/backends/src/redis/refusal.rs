@@ -27,7 +27,9 @@ pub(crate) fn judge(error: &RedisError, target: &Target) -> Verdict {
     let says = format!("{error}");
     let code = match error.code() {
         // Its text names the real one, if there is one.
-        Some("ERR") | None => CODES.iter().find(|&&code| says.contains(code)).copied().or(error.code()),
+        Some("ERR" | "EXECABORT") | None => {
+            CODES.iter().find(|&&code| says.contains(code)).copied().or(error.code())
+        }
         code => code,
     };
     let Some(code) = code else { return way(error, target) };

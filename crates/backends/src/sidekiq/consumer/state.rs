@@ -1,0 +1,373 @@
+//! What a consumer has in hand, and every decision about it.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use outboard_core::{
+    Delivery, Health, Kind, PortError, Settlement, Time, Verdict,
+    consumer::{Flow, Tag, Ticket},
+    queue::Prefetch,
+};
+
+use crate::sidekiq::job::Job;
+
+/// Claims outlive connections: a tag is good as long as its consumer.
+pub(super) const EPOCH: u64 = 1;
+
+/// How many deliveries are asked for before the runtime has asked.
+const ASKED_AT_FIRST: u32 = 32;
+
+/// How often it is looked for jobs whose number was given, and of which nobody knows whether they came.
+const LOOKS_FOR_LOST: u32 = 5;
+
+/// What is to be said to Redis about one claim.
+#[derive(Debug)]
+pub(super) enum Word {
+    Done,
+    /// Back to the queue.
+    Return,
+    Retry {
+        job: Job,
+        due: Time,
+        reason: Arc<str>,
+    },
+    Snooze {
+        job: Job,
+        due: Time,
+    },
+    Dead {
+        job: Job,
+        reason: Arc<str>,
+    },
+    /// Nobody can run it; it becomes a dead one as it is.
+    Malformed {
+        raw: bytes::Bytes,
+    },
+}
+
+/// A word on its way.
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub(super) number: u64,
+    pub(super) word: Word,
+    ticket: Ticket,
+}
+
+/// Numbers that were given for jobs to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Reserved {
+    pub(super) first: u64,
+    pub(super) count: usize,
+    /// The connection over which they were asked for.
+    generation: u64,
+    looks: u32,
+    is_lost: bool,
+}
+
+#[derive(Debug)]
+struct Claim {
+    job: Option<Job>,
+    stage: Stage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Ready,
+    Delivered,
+    Settling,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Running,
+    Draining,
+    Ended,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    prefetch: Prefetch,
+    is_paused: bool,
+    /// As many as the runtime has asked for at once.
+    asked: u32,
+    phase: Phase,
+    /// The number of the next claim.
+    number: u64,
+    claims: HashMap<u64, Claim>,
+    /// Claims that were not delivered, and whether somebody may have had them before.
+    ready: VecDeque<(u64, bool)>,
+    delivered: usize,
+    pending: VecDeque<Sent>,
+    reserved: Vec<Reserved>,
+    /// Whether jobs may be on their way.
+    pub(super) is_fetching: bool,
+    /// The connection that waits for jobs, as Redis calls it.
+    pub(super) waiting: Option<u64>,
+    ticket: Ticket,
+    settled: u64,
+    warned: bool,
+    pub(super) last_progress: Time,
+    /// What keeps it from consuming, other than an outage.
+    pub(super) trouble: Option<Health>,
+}
+
+impl State {
+    pub(super) fn new(prefetch: Prefetch, now: Time) -> Self {
+        Self {
+            prefetch,
+            is_paused: false,
+            asked: ASKED_AT_FIRST,
+            phase: Phase::Running,
+            number: 1,
+            claims: HashMap::new(),
+            ready: VecDeque::new(),
+            delivered: 0,
+            pending: VecDeque::new(),
+            reserved: Vec::new(),
+            is_fetching: false,
+            waiting: None,
+            ticket: 0,
+            settled: 0,
+            warned: false,
+            last_progress: now,
+            trouble: None,
+        }
+    }
+
+    /// How many jobs may be fetched now.
+    pub(super) fn room(&self) -> usize {
+        if !self.is_wanted() {
+            return 0;
+        }
+        let reserved: usize =
+            self.reserved.iter().filter(|reserved| !reserved.is_lost).map(|reserved| reserved.count).sum();
+        (self.bound() as usize).saturating_sub(self.claims.len() + reserved)
+    }
+
+    /// Whether jobs are wanted, if there is room.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.phase == Phase::Running && !self.is_paused
+    }
+
+    fn bound(&self) -> u32 {
+        match self.prefetch {
+            Prefetch::Fixed(prefetch) => prefetch,
+            // As many again as are in work, and as many as are asked for: nobody waits, and little is hoarded.
+            Prefetch::Auto { max } => {
+                let busy = u32::try_from(self.claims.len() - self.ready.len()).unwrap_or(u32::MAX);
+                busy.saturating_mul(2).saturating_add(self.asked).min(max)
+            }
+        }
+        .max(1)
+    }
+
+    /// Gives numbers for so many jobs that are asked for over this connection.
+    pub(super) fn reserve(&mut self, count: usize, generation: u64) -> Reserved {
+        let reserved =
+            Reserved { first: self.number, count, generation, looks: LOOKS_FOR_LOST, is_lost: false };
+        self.number += count as u64;
+        self.reserved.push(reserved);
+        reserved
+    }
+
+    /// Numbers of earlier connections of which nobody knows whether a job has come. They are looked for some times, since
+    /// what was sent over a connection may be done after its end.
+    pub(super) fn lost(&mut self, generation: u64) -> Vec<Reserved> {
+        let mut lost = Vec::new();
+        self.reserved.retain_mut(|reserved| {
+            if reserved.generation == generation {
+                return true;
+            }
+            lost.push(*reserved);
+            reserved.is_lost = true;
+            reserved.looks -= 1;
+            reserved.looks > 0
+        });
+        lost
+    }
+
+    /// The answer for these numbers has come.
+    pub(super) fn answered(&mut self, reserved: Reserved) {
+        self.reserved.retain(|other| other.first != reserved.first);
+    }
+
+    /// A job is in hand.
+    pub(super) fn arrived(
+        &mut self,
+        number: u64,
+        job: Result<Job, bytes::Bytes>,
+        redelivered: bool,
+        now: Time,
+    ) {
+        // It was looked for, and the answer came all the same.
+        if self.claims.contains_key(&number) {
+            return;
+        }
+        self.last_progress = now;
+        match job {
+            Ok(job) => {
+                if !job.is_identified && !self.warned {
+                    self.warned = true;
+                    tracing::warn!(
+                        "a job has neither a jid nor a job_id: its effects may happen more than once"
+                    );
+                }
+                let redelivered = redelivered || job.attempt > 1;
+                self.claims.insert(number, Claim { job: Some(job), stage: Stage::Ready });
+                self.ready.push_back((number, redelivered));
+                if !self.is_wanted() {
+                    self.return_ready();
+                }
+            }
+            Err(raw) => {
+                self.claims.insert(number, Claim { job: None, stage: Stage::Settling });
+                self.say(number, Word::Malformed { raw });
+            }
+        }
+    }
+
+    /// What is delivered next, and whether there is room for more than before.
+    pub(super) fn take(&mut self, max: usize, now: Time) -> Result<(Vec<Delivery>, bool), PortError> {
+        if self.phase == Phase::Ended {
+            return Err(PortError::new(Kind::Closed, "the consumer has ended"));
+        }
+        let asked = u32::try_from(max).unwrap_or(u32::MAX);
+        let asks_more = asked > self.asked;
+        self.asked = asked.max(1);
+        let count = max.min(self.ready.len());
+        let mut deliveries = Vec::with_capacity(count);
+        for (number, redelivered) in self.ready.drain(..count) {
+            let claim = self.claims.get_mut(&number).expect("what is ready is claimed");
+            let job = claim.job.as_ref().expect("what is ready can be run");
+            claim.stage = Stage::Delivered;
+            deliveries.push(Delivery {
+                tag: Tag { epoch: EPOCH, number },
+                message: job.message.clone(),
+                attempt: job.attempt,
+                suspect: false,
+                redelivered,
+                is_identified: job.is_identified,
+            });
+        }
+        self.delivered += deliveries.len();
+        if !deliveries.is_empty() {
+            self.last_progress = now;
+        }
+        let follows = matches!(self.prefetch, Prefetch::Auto { .. });
+        Ok((deliveries, follows && (count > 0 || asks_more)))
+    }
+
+    /// Records what became of a delivery.
+    pub(super) fn settle(&mut self, settlement: Settlement, now: Time) -> Ticket {
+        let number = settlement.tag.number;
+        let claim = self.claims.get_mut(&number).filter(|_| settlement.tag.epoch == EPOCH);
+        let Some(claim) = claim.filter(|claim| claim.stage == Stage::Delivered) else { return self.ticket };
+        claim.stage = Stage::Settling;
+        self.delivered -= 1;
+        let job = claim.job.take().expect("what is delivered can be run");
+        let word = match settlement.verdict {
+            Verdict::Done | Verdict::Cancel { .. } => Word::Done,
+            Verdict::Return => Word::Return,
+            Verdict::RetryAfter { delay, reason } => Word::Retry { job, due: now + delay, reason },
+            Verdict::Snooze { delay } => Word::Snooze { job, due: now + delay },
+            Verdict::Dead { reason } => Word::Dead { job, reason },
+        };
+        self.settled += u64::from(!matches!(word, Word::Return));
+        self.ticket += 1;
+        self.say(number, word);
+        self.ticket
+    }
+
+    fn say(&mut self, number: u64, word: Word) {
+        self.pending.push_back(Sent { number, word, ticket: self.ticket });
+    }
+
+    /// What is to be said next, oldest first.
+    pub(super) fn words(&mut self, max: usize) -> Vec<Sent> {
+        let count = max.min(self.pending.len());
+        self.pending.drain(..count).collect()
+    }
+
+    /// What was said is done; the ticket up to which everything is.
+    pub(super) fn said(&mut self, words: &[Sent], now: Time) -> Ticket {
+        for sent in words {
+            self.claims.remove(&sent.number);
+        }
+        self.last_progress = now;
+        self.trouble = None;
+        words.last().map_or(0, |sent| sent.ticket)
+    }
+
+    pub(super) fn flow(&mut self, flow: Flow) {
+        match flow {
+            Flow::Paused => {
+                self.is_paused = true;
+                self.return_ready();
+            }
+            Flow::Running { prefetch } => {
+                self.is_paused = false;
+                self.prefetch = Prefetch::Fixed(prefetch);
+            }
+        }
+    }
+
+    pub(super) fn shown_flow(&self) -> Flow {
+        if self.is_paused { Flow::Paused } else { Flow::Running { prefetch: self.bound() } }
+    }
+
+    pub(super) fn unsettled(&self) -> u32 {
+        u32::try_from(self.claims.len()).unwrap_or(u32::MAX)
+    }
+
+    /// What was fetched and not delivered is for others.
+    fn return_ready(&mut self) {
+        while let Some((number, _)) = self.ready.pop_back() {
+            self.return_claim(number);
+        }
+    }
+
+    fn return_claim(&mut self, number: u64) {
+        let claim = self.claims.get_mut(&number).expect("only what is claimed is returned");
+        claim.stage = Stage::Settling;
+        self.say(number, Word::Return);
+    }
+
+    /// From now on nothing is delivered; how many were settled before.
+    pub(super) fn begin_drain(&mut self) -> u64 {
+        if self.phase == Phase::Running {
+            self.phase = Phase::Draining;
+        }
+        self.return_ready();
+        self.settled
+    }
+
+    /// Gives back what is still in work; how many were settled since, and how many are given back.
+    pub(super) fn end_drain(&mut self, before: u64) -> (u64, u32) {
+        let in_work = |(number, claim): (&u64, &Claim)| (claim.stage == Stage::Delivered).then_some(*number);
+        let mut numbers: Vec<u64> = self.claims.iter().filter_map(in_work).collect();
+        // The oldest is consumed next, so it goes back last.
+        numbers.sort_unstable_by_key(|number| std::cmp::Reverse(*number));
+        numbers.iter().for_each(|&number| self.return_claim(number));
+        self.delivered = 0;
+        (self.settled - before, u32::try_from(numbers.len()).unwrap_or(u32::MAX))
+    }
+
+    pub(super) fn is_drained(&self) -> bool {
+        self.claims.is_empty() && self.pending.is_empty() && !self.is_fetching
+    }
+
+    pub(super) fn end(&mut self) {
+        self.phase = Phase::Ended;
+        self.ready.clear();
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.phase == Phase::Ended
+    }
+}
+
+/// How long a holder is taken for alive after its last sign.
+pub(super) const ALIVE_FOR: Duration = Duration::from_secs(12);

@@ -1,0 +1,1 @@
+//! Jobs against a real server: what the conformance suite cannot know.
