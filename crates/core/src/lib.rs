@@ -20,6 +20,8 @@ pub mod queue;
 pub mod queue_consumer;
 pub mod store;
 
+pub mod lease;
+
 pub mod backoff;
 pub mod fault;
 pub mod lifecycle;

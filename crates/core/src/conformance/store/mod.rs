@@ -5,6 +5,7 @@
 pub mod counting;
 pub mod expiring;
 pub mod keeping;
+pub mod leasing;
 pub mod watching;
 
 use std::{pin::Pin, sync::Arc, time::Duration};
@@ -97,6 +98,10 @@ macro_rules! store_conformance {
             watching {
                 a_watcher_is_told_of_its_prefix, a_watcher_is_told_of_everybody_s_changes,
                 a_change_is_told_after_it_happened, who_lags_is_told_so, an_empty_prefix_is_everything,
+            }
+            leasing {
+                a_lease_has_one_holder, a_living_holder_keeps_it, a_dead_holder_is_followed,
+                many_wait_and_each_has_it_alone, what_was_taken_away_is_lost, what_is_dropped_is_given_back,
             }
         }
     };
