@@ -9,5 +9,8 @@ pub mod rabbitmq;
 #[cfg(feature = "redis")]
 pub mod redis;
 
+#[cfg(feature = "redis")]
+pub mod redis_store;
+
 #[cfg(feature = "sidekiq")]
 pub mod sidekiq;

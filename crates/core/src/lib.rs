@@ -19,6 +19,7 @@ pub mod log_consumer;
 pub mod queue;
 pub mod queue_consumer;
 pub mod store;
+pub mod watchers;
 
 pub mod lease;
 

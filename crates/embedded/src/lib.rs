@@ -25,7 +25,6 @@ mod readers;
 mod store;
 mod subscribers;
 mod tail;
-mod watchers;
 
 mod checksum;
 mod lock;

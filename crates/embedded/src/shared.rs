@@ -1,11 +1,10 @@
 //! What the writer and the handles of a log share.
 
-use outboard_core::{Health, Kind, PortError, Position};
+use outboard_core::{Health, Kind, PortError, Position, watchers::Watchers};
 use tokio::sync::watch;
 
 use crate::{
     options::Options, queue::Queue, readers::Source, stats::Counters, subscribers::Subscribers, tail::Tail,
-    watchers::Watchers,
 };
 
 /// The state on which handles and the writer meet.

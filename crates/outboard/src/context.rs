@@ -2,7 +2,11 @@
 
 use std::{fmt, sync::Arc};
 
-use outboard_core::{Headers, Ledger, Message, MessageId, NewMessage, Time, consumer::Effects};
+use outboard_core::{
+    Headers, Ledger, Message, MessageId, NewMessage, Time,
+    consumer::Effects,
+    lease::{Lease, Leases},
+};
 
 use crate::{
     command::{self, Command},
@@ -12,11 +16,20 @@ use crate::{
     outcome::Failure,
 };
 
+/// What is said where there is no store for locks.
+pub(crate) const NO_LOCKS: &str = "the app has no store for locks: give it one with `App::leases`";
+
+/// What the lease of a lock is called.
+pub(crate) fn lock_name(name: &str) -> String {
+    format!("lock/{name}")
+}
+
 /// What all attempts of one worker share.
 pub(crate) struct Shared<S> {
     pub(crate) state: S,
     pub(crate) ledger: Arc<dyn Ledger>,
     pub(crate) executor: Executor,
+    pub(crate) leases: Option<Leases>,
 }
 
 struct Inner<S> {
@@ -116,6 +129,18 @@ impl<S> Context<S> {
             let limit = format!("{MAX_APPENDS} messages and {MAX_EFFECT_BYTES} bytes, keys included");
             Err(Failure::dead(format!("one attempt appends at most {limit}")))
         }
+    }
+
+    /// Waits until nobody else has this lock, in any process that shares the app's store, and takes it. Drop it to give
+    /// it back. Whoever changes something outside under it passes [`Lease::fence`] along: a process that stood still
+    /// may have lost it without knowing.
+    ///
+    /// An app without [`App::leases`](crate::App::leases) has no locks: [`Failure::Dead`].
+    pub async fn lock(&self, name: &str) -> Result<Lease, Failure> {
+        let Some(leases) = &self.0.shared.leases else {
+            return Err(Failure::dead(NO_LOCKS));
+        };
+        Ok(leases.wait(&lock_name(name)).await?)
     }
 
     /// Executes commands at once, whatever becomes of this attempt: at least once, when it is repeated.

@@ -1,5 +1,9 @@
 //! Periodic work of a worker.
 
+mod slots;
+#[cfg(test)]
+mod tests;
+
 use std::{
     fmt,
     panic::AssertUnwindSafe,
@@ -11,7 +15,7 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use outboard_core::ledger::WorkerName;
+use outboard_core::{Clock, lease::Leases, ledger::WorkerName};
 use serde::Serialize;
 use tokio::{
     task::JoinHandle,
@@ -19,6 +23,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::slots::Slots;
 use crate::{handler::BoxFuture, runtime::verdict::panic_text};
 
 /// What periodic work calls.
@@ -28,6 +33,13 @@ pub type PeriodicWork = Arc<dyn Fn() -> BoxFuture<Result<(), String>> + Send + S
 ///
 /// It first runs after one interval and never overlaps itself: what a long run misses is skipped. An error or a panic
 /// is logged and counted, and the next interval runs it again. It rests while the worker is paused or stopping.
+///
+/// With leases ([`WorkersOptions::leases`](crate::WorkersOptions::leases)) this holds over all processes that share the
+/// store: time is cut into slots of one interval by the wall clock, each slot is one tick, and each tick is run by one
+/// process, at most once. It is taken in the store before it runs: whoever is killed in between has lost it, and the next
+/// tick is run by somebody else. A tick that nobody took at its beginning, for nobody was there, runs late within its
+/// slot. No tick runs beside another: a run is cancelled at its next `.await` when its lease is lost, and one that was
+/// killed holds up the next for as long as a lease lasts.
 ///
 /// ```
 /// use std::time::Duration;
@@ -107,7 +119,8 @@ impl PeriodicTask {
         worker: WorkerName,
         periodic: Periodic,
         stop: CancellationToken,
-        rests: impl Fn() -> bool + Send + 'static,
+        sharing: (Option<Leases>, Arc<dyn Clock>),
+        rests: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Self {
         let tally = Arc::new(Tally {
             runs: AtomicU64::new(0),
@@ -115,7 +128,12 @@ impl PeriodicTask {
             is_running: AtomicBool::new(false),
             last_error: Mutex::new(None),
         });
-        let task = tokio::spawn(repeat(worker, periodic.clone(), tally.clone(), stop, rests));
+        let rests = Box::new(rests);
+        let job = Job { worker, periodic: periodic.clone(), tally: tally.clone(), stop, rests };
+        let task = match sharing {
+            (None, _) => tokio::spawn(job.repeat()),
+            (Some(leases), clock) => tokio::spawn(Slots::new(leases, clock, &job).repeat(job)),
+        };
         Self { periodic, tally, task }
     }
 
@@ -144,35 +162,55 @@ impl Drop for PeriodicTask {
     }
 }
 
-async fn repeat(
+/// What is repeated.
+struct Job {
     worker: WorkerName,
     periodic: Periodic,
     tally: Arc<Tally>,
     stop: CancellationToken,
-    rests: impl Fn() -> bool + Send,
-) {
-    let mut ticks = tokio::time::interval_at(Instant::now() + periodic.every, periodic.every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    loop {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
+    rests: Box<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl Job {
+    /// Repeats it in this process, whatever others do.
+    async fn repeat(self) {
+        let every = self.periodic.every;
+        let mut ticks = tokio::time::interval_at(Instant::now() + every, every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            if !(self.rests)() {
+                self.run(std::future::pending()).await;
+            }
         }
-        if rests() {
-            continue;
-        }
+    }
+
+    /// Runs it once; it is cancelled when `lost` returns.
+    async fn run(&self, lost: impl Future<Output = ()>) {
+        let Self { worker, periodic, tally, .. } = self;
         tally.is_running.store(true, Ordering::Relaxed);
-        let run = AssertUnwindSafe(async { (periodic.work)().await }).catch_unwind().await;
+        let work = AssertUnwindSafe(async { (periodic.work)().await }).catch_unwind();
+        let run = tokio::select! {
+            run = work => run,
+            () = lost => Ok(Err("cancelled: its lease was lost, another process may run it".to_owned())),
+        };
         tally.is_running.store(false, Ordering::Relaxed);
         tally.runs.fetch_add(1, Ordering::Relaxed);
         let error = match run {
-            Ok(Ok(())) => continue,
+            Ok(Ok(())) => return,
             Ok(Err(error)) => error,
             Err(payload) => format!("panicked: {}", panic_text(&*payload)),
         };
         tracing::warn!(%worker, periodic = %periodic.name, %error, "periodic work failed");
         tally.failures.fetch_add(1, Ordering::Relaxed);
-        *tally.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        self.note(error);
+    }
+
+    fn note(&self, error: String) {
+        *self.tally.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
     }
 }

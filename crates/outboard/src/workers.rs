@@ -12,6 +12,7 @@ use outboard_core::{
     Clock, Consumer, Health, Kind, Ledger, Log, PortError, TypeSet,
     consumer::{Drained, Flow},
     fault::Faults,
+    lease::Leases,
     ledger::{Start, WorkerName},
     log_consumer::{LogConsumer, LogConsumerOptions},
     planted::{Bug, is_planted},
@@ -101,11 +102,13 @@ pub struct WorkersOptions {
     pub faults: Faults,
     /// Seeds the jitter of retries, so that a simulation replays; random by default.
     pub seed: u64,
+    /// With these, each tick of periodic work runs once over all processes that share their store; none by default.
+    pub leases: Option<Leases>,
 }
 
 impl Default for WorkersOptions {
     fn default() -> Self {
-        Self { clock: system_clock(), faults: Faults::none(), seed: fastrand::u64(..) }
+        Self { clock: system_clock(), faults: Faults::none(), seed: fastrand::u64(..), leases: None }
     }
 }
 
@@ -209,7 +212,7 @@ impl Workers {
     }
 
     async fn open(&self, spec: WorkerSpec) -> Result<WorkerHandle, PortError> {
-        let WorkersOptions { clock, faults, seed } = &self.options;
+        let WorkersOptions { clock, faults, seed, leases } = &self.options;
         let consumer = self.consumer(&spec).await?;
         let is_paused = consumer.status().flow == Flow::Paused;
         let paused = if is_paused { Some(self.pause_reason(&spec.name).await?) } else { None };
@@ -230,7 +233,7 @@ impl Workers {
             seed: seed_of(*seed, &spec.name),
         };
         tracing::info!(worker = %spec.name, "the worker starts");
-        Ok(WorkerHandle::start(shared, parts, spec.periodic))
+        Ok(WorkerHandle::start(shared, parts, spec.periodic, leases.clone()))
     }
 
     /// The one place that knows where deliveries come from.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use outboard_core::{
     Kind, PortError, Time,
     store::{StoreKey, Version, When, Write, ttl_millis, whole_number},
+    watchers::Watchers,
 };
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::time::Instant;
@@ -13,7 +14,6 @@ use crate::{
     error::Failure,
     request::AddRequest,
     store::{Row, find},
-    watchers::Watchers,
 };
 
 /// How many expired rows one transaction deletes: none is ever held up by many.

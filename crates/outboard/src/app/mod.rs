@@ -8,7 +8,7 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
-use outboard_core::{Clock, Ledger, Log, PortError, fault::Faults};
+use outboard_core::{Clock, Ledger, Log, PortError, fault::Faults, lease::Leases};
 use outboard_embedded::{Embedded, OpenError};
 
 pub use self::running::Running;
@@ -45,6 +45,7 @@ pub struct App {
     faults: Faults,
     /// What the app itself has opened, and closes.
     store: Option<Embedded>,
+    leases: Option<Leases>,
     blueprints: Vec<Box<dyn Blueprint>>,
     rules: Vec<Rule>,
     states: Vec<Arc<dyn Rebuild>>,
@@ -83,6 +84,7 @@ impl App {
             clock,
             faults,
             store: None,
+            leases: None,
             blueprints: Vec::new(),
             rules: Vec::new(),
             states: Vec::new(),
@@ -114,6 +116,32 @@ impl App {
         self
     }
 
+    /// Shares periodic work and locks with other processes through a store: each tick of periodic work is run by one of
+    /// them, and [`Context::lock`](crate::Context::lock) is one lock over all. Without it, each process does its own
+    /// periodic work, and there are no locks.
+    ///
+    /// What a dead process held is free after the leases' time; 15 s is a good one.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// use std::{sync::Arc, time::Duration};
+    /// use outboard::{App, core::lease::Leases};
+    /// use outboard_embedded::{Embedded, MemoryDisk, Options};
+    /// // Of use is a store that others share, such as one on Redis.
+    /// let store = Embedded::memory(&MemoryDisk::new()?, Options::default()).await?;
+    /// let leases = Leases::new(Arc::new(store), "shop-1", Duration::from_secs(15));
+    /// let running = App::memory().await?.leases(leases).start().await?;
+    /// let lock = running.lock("stock").await?;
+    /// assert!(lock.is_held());
+    /// # running.shutdown().await?;
+    /// # Ok::<(), outboard::AppError>(()) }).unwrap();
+    /// ```
+    #[must_use]
+    pub fn leases(mut self, leases: Leases) -> Self {
+        self.leases = Some(leases);
+        self
+    }
+
     /// How long a stop waits for work that is under way (25 s).
     #[must_use]
     pub fn drain(mut self, drain: Duration) -> Self {
@@ -126,7 +154,7 @@ impl App {
     /// Errors: a mistake in how the app was put together, found before anything is touched; the storage failed.
     pub async fn start(self) -> Result<Running, AppError> {
         let registry = self.checked()?;
-        let Self { log, ledger, clock, faults, store, blueprints, rules, states, drain, .. } = self;
+        let Self { log, ledger, clock, faults, store, leases, blueprints, rules, states, drain, .. } = self;
         let executor = Executor::new(log.clone(), registry, &rules, states)?;
         if !executor.build().await? {
             let text = "a state belongs to another app already, or was given twice: make a new `AppState` for each app";
@@ -134,7 +162,7 @@ impl App {
         }
         let mut specs = Vec::new();
         for blueprint in blueprints {
-            let Built { spec, replayer } = blueprint.build(executor.clone(), ledger.clone());
+            let Built { spec, replayer } = blueprint.build(executor.clone(), ledger.clone(), leases.clone());
             if let Some(replayer) = replayer {
                 past::rebuild(&*log, &*ledger, &spec.name, spec.start, replayer).await?;
             }
@@ -143,9 +171,14 @@ impl App {
         let workers = Workers::new(
             log.clone(),
             ledger.clone(),
-            WorkersOptions { clock: clock.clone(), faults, ..WorkersOptions::default() },
+            WorkersOptions {
+                clock: clock.clone(),
+                faults,
+                leases: leases.clone(),
+                ..WorkersOptions::default()
+            },
         );
-        let running = Running::new((log, ledger), clock, store, executor, workers, drain);
+        let running = Running::new((log, ledger), clock, (store, leases), executor, workers, drain);
         for spec in specs {
             if let Err(error) = running.workers().start(spec).await {
                 // What has started already must not outlive the error.

@@ -2,13 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use outboard_core::{Clock, Kind, Ledger, Log, PortError, Time, log::Limit};
+use outboard_core::{
+    Clock, Kind, Ledger, Log, PortError, Time,
+    lease::{Lease, Leases},
+    log::Limit,
+};
 use outboard_embedded::Embedded;
 use serde::de::DeserializeOwned;
 use tokio::{sync::Mutex, time::Instant};
 
 use super::AppError;
 use crate::{
+    context::{NO_LOCKS, lock_name},
     executor::Executor,
     runtime::{WorkerHandle, WorkerState},
     source::Source,
@@ -26,6 +31,7 @@ pub struct Running {
     executor: Executor,
     workers: Workers,
     drain: Duration,
+    leases: Option<Leases>,
     /// Taken by the first shutdown; the second waits for it.
     store: Mutex<Option<Embedded>>,
 }
@@ -34,12 +40,12 @@ impl Running {
     pub(super) fn new(
         (log, ledger): (Arc<dyn Log>, Arc<dyn Ledger>),
         clock: Arc<dyn Clock>,
-        store: Option<Embedded>,
+        (store, leases): (Option<Embedded>, Option<Leases>),
         executor: Executor,
         workers: Workers,
         drain: Duration,
     ) -> Self {
-        Self { log, ledger, clock, executor, workers, drain, store: Mutex::new(store) }
+        Self { log, ledger, clock, executor, workers, drain, leases, store: Mutex::new(store) }
     }
 
     /// Takes commands.
@@ -60,6 +66,13 @@ impl Running {
     /// Cursors, parked messages, dead letters and durable keys.
     pub fn ledger(&self) -> &Arc<dyn Ledger> {
         &self.ledger
+    }
+
+    /// The lock that handlers get by [`Context::lock`](crate::Context::lock). Waits until nobody else has it. Errors: the
+    /// store's, and `Unsupported` for an app without one.
+    pub async fn lock(&self, name: &str) -> Result<Lease, PortError> {
+        let no_locks = || PortError::new(Kind::Unsupported, NO_LOCKS);
+        self.leases.as_ref().ok_or_else(no_locks)?.wait(&lock_name(name)).await
     }
 
     /// A durable key of a worker, as last committed. Errors: the storage's, and `Invalid` when the value is of

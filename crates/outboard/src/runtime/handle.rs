@@ -13,7 +13,7 @@ use std::{
 use futures_util::FutureExt;
 use outboard_core::{
     Clock, Consumer, Health, Kind, Ledger, PortError, TypeSet, consumer::Drained, fault::Faults,
-    ledger::WorkerName,
+    lease::Leases, ledger::WorkerName,
 };
 use tokio::{
     sync::{Mutex as AsyncMutex, mpsc, oneshot},
@@ -205,7 +205,12 @@ struct Inner {
 
 impl WorkerHandle {
     /// Starts a worker's loop and its periodic work.
-    pub(crate) fn start(shared: Arc<Shared>, parts: Parts, periodic: Vec<Periodic>) -> Self {
+    pub(crate) fn start(
+        shared: Arc<Shared>,
+        parts: Parts,
+        periodic: Vec<Periodic>,
+        leases: Option<Leases>,
+    ) -> Self {
         let (control, controls) = mpsc::channel(CONTROLS);
         let consumer = parts.consumer.clone();
         let asks = parts.policy.outage.is_some() && can_ask(&*parts.handler);
@@ -214,7 +219,8 @@ impl WorkerHandle {
         let task = tokio::spawn(supervise(shared.clone(), runtime.run(controls), stop_periodic.clone()));
         let periodic = periodic.into_iter().map(|periodic| {
             let of = shared.clone();
-            PeriodicTask::start(shared.name.clone(), periodic, stop_periodic.clone(), move || of.is_paused())
+            let (stop, sharing) = (stop_periodic.clone(), (leases.clone(), shared.clock.clone()));
+            PeriodicTask::start(shared.name.clone(), periodic, stop, sharing, move || of.is_paused())
         });
         let periodic = Mutex::new(periodic.collect());
         Self(Arc::new(Inner { shared, consumer, control, task, stop_periodic, periodic }))

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use outboard_core::{Ledger, Message, TypePattern, TypeSet, ledger::WorkerName};
+use outboard_core::{Ledger, Message, TypePattern, TypeSet, lease::Leases, ledger::WorkerName};
 
 use super::{
     Worker,
@@ -33,7 +33,7 @@ pub(crate) trait Blueprint: Send {
     /// Checks it, and registers what it handles.
     fn register(&self, registry: &mut Registry) -> Result<(), AppError>;
 
-    fn build(self: Box<Self>, executor: Executor, ledger: Arc<dyn Ledger>) -> Built;
+    fn build(self: Box<Self>, executor: Executor, ledger: Arc<dyn Ledger>, leases: Option<Leases>) -> Built;
 }
 
 /// A worker that can be started, and how its state is rebuilt before that.
@@ -86,10 +86,10 @@ impl<S: Send + Sync + 'static> Blueprint for Worker<S> {
         Ok(())
     }
 
-    fn build(self: Box<Self>, executor: Executor, ledger: Arc<dyn Ledger>) -> Built {
+    fn build(self: Box<Self>, executor: Executor, ledger: Arc<dyn Ledger>, leases: Option<Leases>) -> Built {
         let Self { name, description, state, routes, replays, periodic, policy, start, source } = *self;
         let source = named_by_its_only_command(source, &routes);
-        let shared = Arc::new(Shared { state, ledger, executor });
+        let shared = Arc::new(Shared { state, ledger, executor, leases });
         let types = set_of(routes.iter().map(|route| route.name));
         let replayer = (!replays.is_empty()).then(|| {
             let types = set_of(replays.iter().map(|replay| replay.name));

@@ -143,8 +143,12 @@ impl World {
         let storage = Embedded::memory(&self.disk, options).await.map_err(|error| error.to_string())?;
         let (log, ledger): (Arc<dyn Log>, Arc<dyn Ledger>) =
             (Arc::new(storage.clone()), Arc::new(storage.clone()));
-        let workers_options =
-            WorkersOptions { clock: clock.clone(), faults: faults.clone(), seed: self.plan.seed };
+        let workers_options = WorkersOptions {
+            clock: clock.clone(),
+            faults: faults.clone(),
+            seed: self.plan.seed,
+            leases: None,
+        };
         let workers = Workers::new(log, ledger.clone(), workers_options);
         for (name, types) in WORKERS {
             let conductor = Conductor {

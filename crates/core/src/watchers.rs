@@ -1,12 +1,13 @@
-//! Who is told of changes in the store.
+//! Who is told of changes in a store, for backends to implement [`Store::watch`](crate::store::Store::watch).
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use outboard_core::{
-    Kind, PortError,
+use tokio::sync::broadcast;
+
+use crate::{
+    error::{Kind, PortError},
     store::{Change, StoreKey},
 };
-use tokio::sync::broadcast;
 
 /// How many prefixes may be watched at a time: each change looks at all of them.
 const MAX_PREFIXES: usize = 1_024;
@@ -17,8 +18,17 @@ const MAX_WAITING: usize = 1_024;
 type Channels = Vec<(StoreKey, broadcast::Sender<Change>)>;
 
 /// The watchers of a store, one channel for each prefix; nothing once it is closed.
+///
+/// ```
+/// use outboard_core::{store::Change, watchers::Watchers};
+/// let watchers = Watchers::default();
+/// let mut changes = watchers.add("shop/".into()).unwrap();
+/// watchers.tell(["shop/1".into(), "other".into()].into_iter());
+/// assert_eq!(changes.try_recv().unwrap(), Change::Key("shop/1".into()));
+/// assert!(changes.try_recv().is_err());
+/// ```
 #[derive(Debug)]
-pub(crate) struct Watchers(Mutex<Option<Channels>>);
+pub struct Watchers(Mutex<Option<Channels>>);
 
 impl Default for Watchers {
     fn default() -> Self {
@@ -31,8 +41,8 @@ impl Watchers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Watches a prefix.
-    pub(crate) fn add(&self, prefix: StoreKey) -> Result<broadcast::Receiver<Change>, PortError> {
+    /// Watches a prefix. `Full` when too many are watched, `Closed` after [`Watchers::close`].
+    pub fn add(&self, prefix: StoreKey) -> Result<broadcast::Receiver<Change>, PortError> {
         let mut channels = self.lock();
         let Some(channels) = channels.as_mut() else {
             return Err(PortError::new(Kind::Closed, "the store is closed"));
@@ -51,7 +61,7 @@ impl Watchers {
     }
 
     /// Tells of changed keys.
-    pub(crate) fn tell(&self, changed: impl Iterator<Item = StoreKey>) {
+    pub fn tell(&self, changed: impl Iterator<Item = StoreKey>) {
         let mut channels = self.lock();
         let Some(channels) = channels.as_mut().filter(|channels| !channels.is_empty()) else { return };
         for key in changed {
@@ -65,8 +75,16 @@ impl Watchers {
         channels.retain(|(_, sender)| sender.receiver_count() > 0);
     }
 
+    /// Tells everybody that something may have been missed.
+    pub fn tell_lost(&self) {
+        for (_, sender) in self.lock().iter().flatten() {
+            // Nobody listens any more: allowed.
+            let _ = sender.send(Change::Lost);
+        }
+    }
+
     /// Ends every channel.
-    pub(crate) fn close(&self) {
+    pub fn close(&self) {
         *self.lock() = None;
     }
 }
