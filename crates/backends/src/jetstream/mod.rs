@@ -27,7 +27,8 @@
 //! **Recovery.** Claims outlive a connection: messages are acknowledged by their position, so what workers hold is
 //! settled on the next connection, and renewed until then as far as the server waits (`ack_wait`). When the consumer
 //! itself is another one, because somebody deleted it or its stream, the old claims are void and the epoch is a new one.
-//! A process that is killed gives its messages to others after `ack_wait` at the latest.
+//! A process that is killed gives its messages to others after `ack_wait` (15 s) at the latest, and to itself when it is
+//! started again. So does a connection that ends with what the server had sent and we had not read.
 
 mod api;
 mod consumer;

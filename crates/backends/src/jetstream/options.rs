@@ -13,7 +13,8 @@ use std::time::Duration;
 #[derive(Debug, Clone)]
 pub struct Options {
     /// How long a message stays ours after the last sign of life, for consumers that are made: this long after a
-    /// crash it comes to somebody else. A running handler renews it at a third of the time.
+    /// crash, and what was on its way when a connection ended, it is delivered again. What workers hold is renewed at a
+    /// third of the time.
     pub ack_wait: Duration,
     /// After twice this without a byte from the server, the connection is lost.
     pub heartbeat: Duration,
@@ -24,11 +25,11 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// 30 s to acknowledge, a heartbeat of 5 s, 10 s to publish, and 16 KiB less than what
+    /// 15 s to acknowledge, a heartbeat of 5 s, 10 s to publish, and 16 KiB less than what
     /// a server takes that was not told otherwise (1 MiB).
     fn default() -> Self {
         Self {
-            ack_wait: Duration::from_secs(30),
+            ack_wait: Duration::from_secs(15),
             heartbeat: Duration::from_secs(5),
             publish_within: Duration::from_secs(10),
             max_payload: (1 << 20) - (16 << 10),

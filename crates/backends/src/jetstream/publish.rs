@@ -1,12 +1,15 @@
 //! Publishing with the stream's answer, through reconnections.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use outboard_core::{
     Kind, PortError,
     queue::{Destination, Outgoing, Receipt},
 };
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep_until},
+};
 
 use super::{
     api,
@@ -18,6 +21,9 @@ use super::{
 
 /// At most so many kibibytes are on their way without an answer.
 const WINDOW_KIB: u32 = 16 << 10;
+
+/// How long after a message found nobody, or a connection its end, it is sent again.
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// Publishes for one port.
 #[derive(Debug, Clone)]
@@ -78,6 +84,9 @@ impl Publisher {
                 }
             };
             open = self.send(&connection, open, &mut answers, &mut was_sent, deadline).await;
+            if !open.is_empty() {
+                sleep_until(deadline.min(Instant::now() + AGAIN_AFTER)).await;
+            }
         }
         let missing = || PortError::new(Kind::Unknown, "the server did not answer");
         answers.into_iter().map(|answer| answer.unwrap_or_else(|| Err(missing()))).collect()
@@ -155,7 +164,13 @@ impl Publisher {
         };
         answers[index] = Some(match answer {
             Ok(_) => Ok(Receipt { id: written.id }),
-            Err(error) if error.kind == Kind::NotFound => Err(nowhere(connection, &written.stream).await),
+            Err(error) if error.kind == Kind::NotFound => {
+                let error = nowhere(connection, &written.stream).await;
+                if error.kind == Kind::Unavailable && Instant::now() < deadline {
+                    return Some((index, written));
+                }
+                Err(error)
+            }
             Err(error) => Err(error),
         });
         None

@@ -2,6 +2,10 @@
 
 #![cfg(feature = "jetstream")]
 
+mod outages;
+mod raw;
+mod refusals;
+
 use std::sync::{
     Arc, OnceLock,
     atomic::{AtomicU32, Ordering},
@@ -32,12 +36,13 @@ impl Backend {
     }
 }
 
-fn target(port: u16) -> Target {
-    format!("nats://127.0.0.1:{port}").parse().expect("it is a URL")
+fn open(port: u16, options: Options) -> Arc<dyn Queue> {
+    open_url(&format!("nats://127.0.0.1:{port}"), options)
 }
 
-fn open(port: u16, options: Options) -> Arc<dyn Queue> {
-    Arc::new(JetStream::open(target(port), options, Arc::new(SystemClock)))
+fn open_url(url: &str, options: Options) -> Arc<dyn Queue> {
+    let target: Target = url.parse().expect("it is a URL");
+    Arc::new(JetStream::open(target, options, Arc::new(SystemClock)))
 }
 
 fn unique_name() -> QueueName {
