@@ -43,7 +43,8 @@ pub(super) async fn keep_channel(shared: &Arc<Shared>, mut link: watch::Receiver
             Err(_) if connection.has_ended() => {}
             Err(error) => {
                 tracing::warn!(%error, "no channel to publish on");
-                tokio::select! { () = sleep(AGAIN) => {}, _ = link.changed() => {} }
+                let mut ended = connection.ended();
+                tokio::select! { () = sleep(AGAIN) => {}, _ = ended.wait_for(Option::is_some) => {} }
             }
         }
         shared.change(|state, _| state.leave());
@@ -74,6 +75,8 @@ async fn serve(
     link: &mut watch::Receiver<Option<Connection>>,
 ) {
     let mut blocked = connection.blocked();
+    // Without who makes connections, this is the last one.
+    let mut is_last = false;
     loop {
         let reason = blocked.borrow_and_update().clone();
         shared.refusing.send_if_modified(|refusing| {
@@ -91,9 +94,9 @@ async fn serve(
         tokio::select! {
             () = shared.lost.notified() => {}
             _ = blocked.changed() => {}
-            changed = link.changed() => {
-                let is_same = |now: &Option<Connection>| now.as_ref().is_some_and(|now| now.is(connection));
-                if changed.is_err() || !is_same(&link.borrow_and_update()) {
+            changed = link.changed(), if !is_last => {
+                is_last = changed.is_err();
+                if !link.borrow_and_update().as_ref().is_some_and(|now| now.is(connection)) {
                     return;
                 }
             }

@@ -32,12 +32,8 @@ fn to(exchange: &str, key: &str, id: usize) -> Publication {
 async fn publisher(queue: &str, limits: Limits) -> (Connection, Publisher) {
     let connection = connect(shared()).await;
     ensure(&connection, &QueueSpec::named(queue)).await.expect("the queue is made");
-    let (link, seen) = watch::channel(Some(connection.clone()));
-    // Nobody changes it; it is not closed while the connection is used.
-    tokio::spawn(async move {
-        let _link = link;
-        std::future::pending::<()>().await;
-    });
+    // The only one, since nobody is left to make another.
+    let (_, seen) = watch::channel(Some(connection.clone()));
     (connection, Publisher::start(seen, limits))
 }
 
