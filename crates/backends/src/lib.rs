@@ -1,5 +1,7 @@
 //! Outboard's ports on brokers: a module and a feature each.
 
+mod address;
+
 #[cfg(feature = "jetstream")]
 pub mod jetstream;
 
@@ -14,3 +16,5 @@ pub mod redis_store;
 
 #[cfg(feature = "sidekiq")]
 pub mod sidekiq;
+
+pub use address::{OpenOptions, check_url, open, queue_of_url};

@@ -10,8 +10,8 @@ use crate::{
     time::Time,
 };
 
-/// Until an outage is so old, it may be a restart: tries come at least once a second.
-const RESTART: Duration = Duration::from_secs(30);
+/// Until an outage is so old, it may be a restart, of a machine too: tries come at least once a second.
+const RESTART: Duration = Duration::from_secs(120);
 
 /// While it may be a restart.
 const EAGER: Backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_secs(1) };
@@ -94,7 +94,7 @@ mod tests {
             tokio::time::advance(wait).await;
             attempts += 1;
         }
-        assert!((30..40).contains(&attempts), "{attempts}");
+        assert!((120..130).contains(&attempts), "{attempts}");
         assert_eq!(recovery.failed(&away, 1.0), Duration::from_secs(10));
         assert!(recovery.failed(&away, 0.0) >= Duration::from_secs(5));
     }

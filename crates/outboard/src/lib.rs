@@ -76,6 +76,7 @@ pub mod policy;
 pub mod app;
 pub mod worker;
 
+mod intake;
 mod outage;
 pub mod periodic;
 pub mod runtime;

@@ -43,12 +43,13 @@ pub struct QueueSource {
     pub(crate) queue: Arc<dyn Queue>,
     pub(crate) consume: ConsumeSpec,
     pub(crate) needs_once: bool,
+    pub(crate) is_long: bool,
 }
 
 impl QueueSource {
     /// A queue of a broker.
     pub fn new(queue: Arc<dyn Queue>, consume: ConsumeSpec) -> Self {
-        Self { queue, consume, needs_once: false }
+        Self { queue, consume, needs_once: false, is_long: false }
     }
 
     /// The worker relies on effects that happen once. It is refused at start where the broker cannot tell one message
@@ -56,6 +57,14 @@ impl QueueSource {
     #[must_use]
     pub fn once(mut self) -> Self {
         self.needs_once = true;
+        self
+    }
+
+    /// The handler may take longer than the broker waits for an acknowledgement: each message is first taken into the
+    /// embedded log by a worker of its own (`NAME.intake`), and handled from there.
+    #[must_use]
+    pub fn long(mut self) -> Self {
+        self.is_long = true;
         self
     }
 

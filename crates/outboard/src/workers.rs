@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use crate::{
     forward::envelope::rfc_3339,
     handler::Handler,
+    intake,
     periodic::Periodic,
     policy::Policy,
     runtime::{Parts, Shared, WorkerHandle, WorkerState, prefetch},
@@ -199,7 +200,21 @@ impl Workers {
 
     /// Opens a worker and lets it work. `Invalid` for a specification that cannot run, and for a name that is taken
     /// by a worker that has not stopped; `Closed` once [`Workers::drain`] was called; else the ledger's errors.
+    ///
+    /// A [`QueueSource::long`] worker is opened together with the one that takes its messages into the log.
     pub async fn start(&self, spec: WorkerSpec) -> Result<WorkerHandle, PortError> {
+        match &spec.source {
+            Source::Queue(source) if source.is_long => {
+                let (intake, handling) = intake::split(spec);
+                let handle = self.start_one(handling).await?;
+                self.start_one(intake).await?;
+                Ok(handle)
+            }
+            _ => self.start_one(spec).await,
+        }
+    }
+
+    async fn start_one(&self, spec: WorkerSpec) -> Result<WorkerHandle, PortError> {
         spec.validate()?;
         let place = self.reserve(&spec.name)?;
         let handle = self.open(spec).await?;

@@ -1,26 +1,55 @@
 //! Forward workers from their configuration.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+    time::Duration,
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use outboard::{
-    OutagePolicy, Policy, WorkerSpec,
+    OutagePolicy, Policy, QueueSource, Source, WorkerSpec,
     forward::{Client, ClientConfig, Forward, ForwardConfig},
 };
-use outboard_core::{backoff::Backoff, ledger::Start};
+use outboard_backends::OpenOptions;
+use outboard_core::{Queue, TypeSet, backoff::Backoff, ledger::Start, time::system_clock};
 
-use crate::config::{Begin, WorkerConfig};
+use crate::config::{Begin, WorkerConfig, source::consume_spec};
 
-/// The workers that a configuration names; they share one HTTP client.
+/// The workers that a configuration names; they share one HTTP client, and one set of connections to each broker.
 pub(crate) fn workers(configs: &[WorkerConfig]) -> Result<Vec<WorkerSpec>, String> {
     let together = configs.iter().map(|worker| worker.concurrency as usize).sum();
     let mut client = ClientConfig::default();
     client.connections_per_host = client.connections_per_host.max(together);
     let client = Client::new(client)?;
-    configs.iter().map(|config| worker(config, &client)).collect()
+    let mut brokers = Brokers::default();
+    configs.iter().map(|config| worker(config, &client, &mut brokers)).collect()
 }
 
-fn worker(config: &WorkerConfig, client: &Client) -> Result<WorkerSpec, String> {
+/// The brokers that are open, by URL and ack timeout.
+#[derive(Default)]
+struct Brokers(BTreeMap<(String, Duration), Arc<dyn Queue>>);
+
+impl Brokers {
+    /// Where a worker's messages come from.
+    fn source(&mut self, config: &WorkerConfig) -> Result<Source, String> {
+        let Some((url, queue)) = config.source.as_ref().zip(config.queue_name()) else {
+            return Ok(Source::Log);
+        };
+        let options = OpenOptions { ack_timeout: config.ack_timeout.0 };
+        let broker = match self.0.entry((url.expose().to_owned(), options.ack_timeout)) {
+            Entry::Occupied(open) => open.get().clone(),
+            Entry::Vacant(place) => {
+                let broker = outboard_backends::open(url.expose(), options, system_clock());
+                place.insert(broker.map_err(|error| error.to_string())?).clone()
+            }
+        };
+        let source = QueueSource::new(broker, consume_spec(config, &queue));
+        Ok(Source::Queue(if config.long { source.long() } else { source }))
+    }
+}
+
+fn worker(config: &WorkerConfig, client: &Client, brokers: &mut Brokers) -> Result<WorkerSpec, String> {
     let told = |problem: String| format!("worker `{}`: {problem}", config.name);
     let secret = config.secret.as_ref().map(|secret| secret.expose().parse());
     let forward = ForwardConfig {
@@ -41,7 +70,10 @@ fn worker(config: &WorkerConfig, client: &Client) -> Result<WorkerSpec, String> 
     Ok(WorkerSpec {
         name: config.name.as_str().into(),
         description,
-        types: config.types.iter().map(|pattern| pattern.0.clone()).collect(),
+        types: match config.types.as_slice() {
+            [] => TypeSet::all(),
+            types => types.iter().map(|pattern| pattern.0.clone()).collect(),
+        },
         start: match config.from {
             Begin::Beginning => Start::Beginning,
             Begin::End => Start::End,
@@ -55,7 +87,7 @@ fn worker(config: &WorkerConfig, client: &Client) -> Result<WorkerSpec, String> 
         },
         handler: Arc::new(handler),
         periodic: Vec::new(),
-        source: outboard::Source::Log,
+        source: brokers.source(config).map_err(told)?,
     })
 }
 

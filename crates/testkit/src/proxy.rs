@@ -1,6 +1,9 @@
 //! A TCP connection that fails on command.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use anyhow::Result;
 use tokio::{
@@ -21,13 +24,22 @@ pub enum Mode {
     Silent,
 }
 
+/// What connections are told: those of an earlier generation stay as they are.
+#[derive(Debug, Clone, Copy)]
+struct Order {
+    mode: Mode,
+    generation: u64,
+}
+
 /// Stands before a server on this machine. Dropping it ends its connections.
 #[derive(Debug)]
 pub struct Proxy {
     port: u16,
-    mode: Arc<watch::Sender<Mode>>,
+    order: Arc<watch::Sender<Order>>,
     /// How many connections there are.
     open: Arc<watch::Sender<usize>>,
+    /// How many there ever were.
+    taken: Arc<AtomicUsize>,
     _listening: AbortOnDropHandle<()>,
 }
 
@@ -36,11 +48,11 @@ impl Proxy {
     pub async fn start(upstream: u16) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
-        let mode = Arc::new(watch::Sender::new(Mode::Pass));
-        let open = Arc::new(watch::Sender::new(0));
-        let listening = listen(listener, upstream, mode.clone(), open.clone());
+        let order = Arc::new(watch::Sender::new(Order { mode: Mode::Pass, generation: 0 }));
+        let (open, taken) = (Arc::new(watch::Sender::new(0)), Arc::<AtomicUsize>::default());
+        let listening = listen(listener, upstream, order.clone(), (open.clone(), taken.clone()));
         let listening = AbortOnDropHandle::new(tokio::spawn(listening));
-        Ok(Self { port, mode, open, _listening: listening })
+        Ok(Self { port, order, open, taken, _listening: listening })
     }
 
     /// Where it listens, on 127.0.0.1.
@@ -50,7 +62,22 @@ impl Proxy {
 
     /// From now on it does this, also with the connections that it has.
     pub fn set(&self, mode: Mode) {
-        self.mode.send_replace(mode);
+        self.order.send_modify(|order| order.mode = mode);
+    }
+
+    /// Passes new connections, while those that it has stay as they are for ever: silent ones stay silent.
+    pub fn renew(&self) {
+        self.order.send_modify(|order| *order = Order { mode: Mode::Pass, generation: order.generation + 1 });
+    }
+
+    /// How many connections there are now.
+    pub fn open(&self) -> usize {
+        *self.open.borrow()
+    }
+
+    /// How many connections there ever were.
+    pub fn taken(&self) -> usize {
+        self.taken.load(Ordering::SeqCst)
     }
 
     /// Ends every connection, and every new one at once, and returns when those that it had have ended.
@@ -65,8 +92,8 @@ impl Proxy {
 async fn listen(
     listener: TcpListener,
     upstream: u16,
-    mode: Arc<watch::Sender<Mode>>,
-    open: Arc<watch::Sender<usize>>,
+    order: Arc<watch::Sender<Order>>,
+    (open, taken): (Arc<watch::Sender<usize>>, Arc<AtomicUsize>),
 ) {
     // Aborted together with this task.
     let mut connections = tokio::task::JoinSet::new();
@@ -75,7 +102,8 @@ async fn listen(
             accepted = listener.accept() => {
                 if let Ok((stream, _)) = accepted {
                     open.send_modify(|open| *open += 1);
-                    connections.spawn(connection(stream, upstream, mode.subscribe()));
+                    taken.fetch_add(1, Ordering::SeqCst);
+                    connections.spawn(connection(stream, upstream, order.subscribe()));
                 }
             }
             Some(_) = connections.join_next() => open.send_modify(|open| *open -= 1),
@@ -83,12 +111,12 @@ async fn listen(
     }
 }
 
-async fn connection(mut client: TcpStream, upstream: u16, mut mode: watch::Receiver<Mode>) {
+async fn connection(mut client: TcpStream, upstream: u16, mut order: watch::Receiver<Order>) {
     let mut server = None;
+    let Order { mut mode, generation } = *order.borrow_and_update();
     loop {
-        let now = *mode.borrow_and_update();
         let passing = async {
-            match now {
+            match mode {
                 Mode::Pass => pass(&mut client, &mut server, upstream).await,
                 Mode::Close => {}
                 Mode::Silent => std::future::pending().await,
@@ -96,7 +124,15 @@ async fn connection(mut client: TcpStream, upstream: u16, mut mode: watch::Recei
         };
         tokio::select! {
             () = passing => return,
-            changed = mode.changed() => if changed.is_err() { return },
+            changed = order.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+        }
+        let now = *order.borrow_and_update();
+        if now.generation == generation {
+            mode = now.mode;
         }
     }
 }

@@ -4,6 +4,7 @@ mod de;
 pub(crate) mod env;
 mod error;
 mod node;
+pub(crate) mod source;
 mod units;
 mod worker;
 mod yaml;

@@ -10,20 +10,21 @@ use super::error::ConfigError;
 /// Reads a text by `FromStr` and writes it by `Display`.
 macro_rules! as_text {
     ($($type:ty),*) => {$(
-        impl<'de> Deserialize<'de> for $type {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = String::deserialize(deserializer)?;
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <String as serde::Deserialize>::deserialize(deserializer)?;
                 text.parse().map_err(|error: String| serde::de::Error::custom(error))
             }
         }
 
-        impl Serialize for $type {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
             }
         }
     )*};
 }
+pub(super) use as_text;
 
 as_text!(Span, Size, Host, Pattern, Url);
 
@@ -177,7 +178,7 @@ impl fmt::Display for Url {
 }
 
 /// What is printed for a secret.
-const MASK: &str = "***";
+pub(super) const MASK: &str = "***";
 
 /// A text that is never printed.
 #[derive(Clone, PartialEq, Eq, Deserialize)]

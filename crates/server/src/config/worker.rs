@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use outboard::forward::RESERVED_HEADERS;
+use outboard_core::queue::QueueName;
 use serde::{Deserialize, Serialize};
 
 use super::{
     error::ConfigError,
+    source::{self, BindingConfig, BrokerUrl, IdFrom, PrefetchConfig, QueueType, default_ack_timeout},
     units::{Pattern, Secret, Span, Url, in_range, whole},
 };
 
@@ -19,7 +21,8 @@ pub(crate) struct WorkerConfig {
     /// For people.
     #[serde(default)]
     pub description: String,
-    /// What it handles, such as `orders/*`.
+    /// What it handles, such as `orders/*`. With a source it is everything, unless this says otherwise.
+    #[serde(default)]
     pub types: Vec<Pattern>,
     /// Where messages are POSTed to.
     pub url: Url,
@@ -47,6 +50,33 @@ pub(crate) struct WorkerConfig {
     /// Sent with every request.
     #[serde(default)]
     pub headers: BTreeMap<String, Secret>,
+    /// A broker's URL: the messages come from there instead of the log. The other keys below go with it.
+    #[serde(default)]
+    pub source: Option<BrokerUrl>,
+    /// The queue's name.
+    #[serde(default)]
+    pub queue: Option<String>,
+    /// How the broker keeps the queue.
+    #[serde(default)]
+    pub queue_type: QueueType,
+    /// Whether the queue is made when it is missing.
+    #[serde(default = "default_create")]
+    pub create: bool,
+    /// What leads to the queue, besides its name.
+    #[serde(default)]
+    pub bindings: Vec<BindingConfig>,
+    /// How many deliveries may be unsettled.
+    #[serde(default)]
+    pub prefetch: PrefetchConfig,
+    /// Where a message's id comes from when its publisher gave none.
+    #[serde(default)]
+    pub id: IdFrom,
+    /// How long RabbitMQ lets a delivery be unsettled.
+    #[serde(default = "default_ack_timeout")]
+    pub ack_timeout: Span,
+    /// Takes each message into the log first, so that a handler may take longer than the broker waits.
+    #[serde(default)]
+    pub long: bool,
 }
 
 /// The wait between attempts.
@@ -80,6 +110,10 @@ const fn default_concurrency() -> u32 {
     32
 }
 
+const fn default_create() -> bool {
+    true
+}
+
 const fn default_timeout() -> Span {
     Span::seconds(30)
 }
@@ -105,7 +139,22 @@ impl WorkerConfig {
             probe: None,
             from: Begin::End,
             headers: BTreeMap::new(),
+            source: None,
+            queue: None,
+            queue_type: QueueType::Usual,
+            create: true,
+            bindings: Vec::new(),
+            prefetch: PrefetchConfig::Auto,
+            id: IdFrom::Publisher,
+            ack_timeout: default_ack_timeout(),
+            long: false,
         }
+    }
+
+    /// The queue that it consumes, from its own key or from the URL.
+    pub(crate) fn queue_name(&self) -> Option<QueueName> {
+        let of_url = || outboard_backends::queue_of_url(self.source.as_ref()?.expose());
+        self.queue.as_deref().map(Into::into).or_else(of_url)
     }
 }
 
@@ -125,7 +174,7 @@ pub(super) fn validate(workers: &[WorkerConfig]) -> Result<(), ConfigError> {
                 ConfigError::new(path("name"), "is another worker's name, too", mend).given(&worker.name)
             );
         }
-        if worker.types.is_empty() || worker.types.len() > 1_000 {
+        if (worker.types.is_empty() && worker.source.is_none()) || worker.types.len() > 1_000 {
             let mend = "name 1 to 1,000 types, such as [\"orders/*\"]";
             return Err(ConfigError::new(path("types"), "names no type, or too many", mend));
         }
@@ -136,6 +185,7 @@ pub(super) fn validate(workers: &[WorkerConfig]) -> Result<(), ConfigError> {
             check_secret(&path("secret"), secret)?;
         }
         check_headers(&path("headers"), &worker.headers)?;
+        source::validate(worker, &path)?;
     }
     Ok(())
 }

@@ -1,0 +1,185 @@
+//! Under load the broker is killed and started again, then its connections are ended, then they fall silent.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use outboard::core::{Health, Kind as ErrorKind, Queue};
+use outboard_testkit::proxy::Mode;
+
+use crate::{
+    broker::{Broker, Kind, QUEUE, numbered},
+    counting::Counting,
+    scale::scaled,
+};
+
+/// How long consumption may take to go on once a client can open a connection again.
+const RESUMES: Duration = Duration::from_secs(3);
+
+/// How long a peer that says nothing may go unnoticed.
+const NOTICED: Duration = Duration::from_secs(15);
+
+/// How long anything may take that has no time of its own.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Publishes without pause, and remembers what the broker has taken.
+struct Load {
+    confirmed: Mutex<BTreeSet<u64>>,
+    published: AtomicU64,
+    stop: AtomicBool,
+}
+
+impl Load {
+    async fn run(self: Arc<Self>, queue: Arc<dyn Queue>) {
+        while !self.stop.load(Ordering::SeqCst) {
+            let from = self.published.load(Ordering::SeqCst);
+            let mut left: Vec<u64> = (from..from + 50).collect();
+            self.published.store(from + 50, Ordering::SeqCst);
+            // Until the broker has it: again with the same id, as a publisher does that does not know.
+            while !left.is_empty() && !self.stop.load(Ordering::SeqCst) {
+                let answers = queue.publish(left.iter().copied().map(numbered).collect()).await.unwrap();
+                let mut again = Vec::new();
+                for (number, answer) in left.into_iter().zip(answers) {
+                    match answer {
+                        Ok(_) => drop(self.confirmed.lock().unwrap().insert(number)),
+                        Err(error) => {
+                            // The queue is made by who consumes it, which may come a moment later.
+                            let is_early = error.kind == ErrorKind::NotFound;
+                            assert!(error.is_transient() || is_early, "{error}");
+                            again.push(number);
+                        }
+                    }
+                }
+                left = again;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+async fn within<T>(limit: Duration, what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(limit, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("{what} took longer than {limit:?}"),
+    }
+}
+
+/// Waits until the workers' health is as wanted.
+async fn health(counting: &Counting, wanted: fn(&Health) -> bool) {
+    let mut look = tokio::time::interval(Duration::from_millis(5));
+    while !wanted(&counting.workers.health().health) {
+        look.tick().await;
+    }
+}
+
+fn unready(health: &Health) -> bool {
+    matches!(health, Health::Recovering { .. })
+}
+
+async fn survives(kind: Kind) {
+    let mut broker = Broker::start(kind).await;
+    let counting = Counting::start(&broker, 50).await;
+    within(PATIENCE, "the first connection", health(&counting, Health::is_ready)).await;
+    let load = Arc::new(Load {
+        confirmed: Mutex::default(),
+        published: AtomicU64::new(0),
+        stop: AtomicBool::new(false),
+    });
+    let publishing = tokio::spawn(load.clone().run(broker.open()));
+    within(PATIENCE, "the first message", counting.next_handled()).await;
+
+    let mut slowest = Duration::ZERO;
+    for round in 0..scaled(2, 10) {
+        broker.kill();
+        within(PATIENCE, "noticing a kill", health(&counting, unready)).await;
+        broker = tokio::task::spawn_blocking(move || {
+            broker.restart();
+            broker
+        })
+        .await
+        .unwrap();
+        slowest = slowest.max(resumes(&counting, &format!("{kind:?}, kill {round}")).await);
+    }
+    broker.proxy.set(Mode::Close);
+    within(PATIENCE, "noticing a cut", health(&counting, unready)).await;
+    broker.proxy.set(Mode::Pass);
+    slowest = slowest.max(resumes(&counting, &format!("{kind:?}, cut")).await);
+
+    broker.proxy.set(Mode::Silent);
+    let silenced = Instant::now();
+    within(NOTICED, "noticing silence", health(&counting, unready)).await;
+    let noticed = silenced.elapsed();
+    // The silent connections stay silent for ever; new ones pass.
+    broker.proxy.renew();
+    slowest = slowest.max(resumes(&counting, &format!("{kind:?}, silence")).await);
+
+    load.stop.store(true, Ordering::SeqCst);
+    within(PATIENCE, "the publisher's end", publishing).await.unwrap();
+    let confirmed = std::mem::take(&mut *load.confirmed.lock().unwrap());
+    let published = load.published.load(Ordering::SeqCst);
+    let effects = settled(&broker, &counting, &confirmed, published).await;
+    let twice: Vec<_> = (0..).zip(&effects).filter(|(_, count)| **count > 1).collect();
+    assert!(twice.is_empty(), "effects that happened more than once: {twice:?}");
+    println!(
+        "{kind:?}: {} messages, {} confirmed, {} handled, each effect once; silence noticed after {noticed:.1?}, slowest return {slowest:.1?}",
+        published,
+        confirmed.len(),
+        counting.handled().count,
+    );
+}
+
+/// Something is handled again in time, and the health says so.
+async fn resumes(counting: &Counting, what: &str) -> Duration {
+    let began = Instant::now();
+    within(RESUMES, what, counting.next_handled()).await;
+    let took = began.elapsed();
+    within(RESUMES, what, health(counting, Health::is_ready)).await;
+    took
+}
+
+/// Waits until everything that was confirmed has had its effect, and gives all effects.
+async fn settled(
+    broker: &Broker,
+    counting: &Counting,
+    confirmed: &BTreeSet<u64>,
+    published: u64,
+) -> Vec<u64> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut look = tokio::time::interval(Duration::from_millis(100));
+    loop {
+        let effects = counting.effects(0..published).await;
+        let missing: Vec<_> = confirmed.iter().filter(|number| effects[**number as usize] == 0).collect();
+        let stats = broker.open().stats(QUEUE.into()).await;
+        if missing.is_empty() && stats.is_ok_and(|stats| stats.ready.unwrap_or(0) == 0) {
+            return effects;
+        }
+        let stuck = format!("{} of {} are missing: {missing:?}", missing.len(), confirmed.len());
+        assert!(Instant::now() < deadline, "{stuck}");
+        look.tick().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_classic_queue_of_rabbitmq_loses_nothing_and_goes_on() {
+    survives(Kind::RabbitMq).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quorum_queue_of_rabbitmq_loses_nothing_and_goes_on() {
+    survives(Kind::Quorum).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sidekiq_s_redis_loses_nothing_and_goes_on() {
+    survives(Kind::Sidekiq).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jetstream_loses_nothing_and_goes_on() {
+    survives(Kind::JetStream).await;
+}

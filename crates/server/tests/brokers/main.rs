@@ -1,0 +1,25 @@
+//! Workers on real brokers: killed, cut, silenced, deleted, refused, and drained under load.
+//!
+//! `OUTBOARD_TEST_SCALE` says with which numbers.
+
+#![allow(clippy::unwrap_used)] // A test that cannot go on fails.
+
+#[expect(dead_code, reason = "the tests of single features need more of it")]
+#[path = "../e2e/harness.rs"]
+mod harness;
+#[expect(dead_code, reason = "the tests of single features need more of it")]
+#[path = "../e2e/http.rs"]
+mod http;
+#[expect(dead_code, reason = "the tests of single features need more of it")]
+#[path = "../e2e/receiver.rs"]
+mod receiver;
+#[path = "../e2e/scale.rs"]
+mod scale;
+
+mod broker;
+mod counting;
+
+
+mod faults;
+
+
