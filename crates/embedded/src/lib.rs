@@ -35,6 +35,7 @@ mod verify;
 
 pub use embedded::Embedded;
 pub use error::OpenError;
+pub use lock::holder;
 pub use memory::MemoryDisk;
 pub use options::Options;
 pub use stats::{Durations, Stats};

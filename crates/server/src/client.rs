@@ -74,6 +74,11 @@ impl Server {
         })
     }
 
+    /// Where it is.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
     /// Gets a JSON answer.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Refusal> {
         self.call(Method::GET, path, Bytes::new(), HeaderMap::new(), Some(PATIENCE)).await

@@ -15,6 +15,7 @@ mod serve;
 mod storage;
 mod up;
 
+mod doctor;
 mod verify;
 
 mod bench;

@@ -98,6 +98,11 @@ pub(crate) fn is_watched() -> bool {
     io::stderr().is_terminal()
 }
 
+/// Whether what goes to stdout may have colours.
+pub(crate) fn has_colours() -> bool {
+    io::stdout().is_terminal() && !crate::config::env::no_color()
+}
+
 /// Ends a command: says what went wrong, gives the code.
 pub(crate) fn finish(result: Result<(), Exit>) -> ExitCode {
     let Err(exit) = result else { return ExitCode::SUCCESS };

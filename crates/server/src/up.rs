@@ -237,11 +237,16 @@ fn open_files(limits: &Limits) -> usize {
     let files = getrlimit(Resource::Nofile)
         .current
         .map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
-    let most = files - files / 4;
+    let most = connections_within(files);
     if wanted > most {
         tracing::debug!(wanted, most, files, "fewer connections than configured, by the limit of open files");
     }
     wanted.min(most)
+}
+
+/// How many connections may be open when so many files may be.
+pub(crate) const fn connections_within(files: usize) -> usize {
+    files - files / 4
 }
 
 /// SIGTERM and SIGINT.

@@ -2,6 +2,7 @@
 
 mod config;
 mod dead;
+mod doctor;
 mod operate;
 mod submit;
 mod up;
@@ -46,6 +47,8 @@ enum Command {
     Workers(operate::WorkersArgs),
     /// List the dead letters of the running server, retry one or all.
     Dead(dead::DeadArgs),
+    /// Look at the machine and at every configured backend, and say what is wrong and how to mend it.
+    Doctor(doctor::DoctorArgs),
     /// Look at the message log.
     #[command(subcommand)]
     Log(verify::LogCommand),
@@ -92,6 +95,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Submit(args) => submit::run(args, output),
         Command::Workers(args) => operate::workers(&args, output),
         Command::Dead(args) => dead::run(&args, output),
+        Command::Doctor(args) => doctor::run(&args, output),
         Command::Log(command) => verify::run(&command, output),
         Command::Bench(args) => crate::bench::run(args, output),
         Command::Config(command) => config::run(&command, output),
