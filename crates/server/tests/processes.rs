@@ -19,9 +19,12 @@ use std::{
 use outboard::{App, Done, Outcome, Tick, Worker};
 use outboard_backends::redis_store::{RedisStore, RedisStoreOptions};
 use outboard_core::{
+    fault::Faults,
     lease::Leases,
     store::{Change, Store, StoreKey, Version, When, Write, next_change},
+    time::system_clock,
 };
+use outboard_embedded::{Embedded, MemoryDisk, Options};
 use outboard_testkit::Redis;
 use tokio::sync::{Mutex, broadcast};
 
@@ -99,7 +102,11 @@ async fn process() {
     let journal = Journal { store: store.clone(), next: Arc::default() };
     let leases = Leases::new(store, std::process::id().to_string(), TTL);
     let sweeper = Worker::new("sweeper", "Sweeps", journal.clone()).every(EVERY, sweep);
-    let running = App::memory().await.unwrap().leases(leases).worker(sweeper).start().await.unwrap();
+    // In memory, and by the clock that both processes have.
+    let storage = Embedded::memory(&MemoryDisk::new().unwrap(), Options::default()).await.unwrap();
+    let (log, ledger) = (Arc::new(storage.clone()), Arc::new(storage));
+    let app = App::with_ports(log, ledger, system_clock(), Faults::none());
+    let running = app.leases(leases).worker(sweeper).start().await.unwrap();
     loop {
         let lock = running.lock("stock").await.unwrap();
         let fence = lock.fence();

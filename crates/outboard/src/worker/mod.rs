@@ -116,7 +116,8 @@ impl<S: Send + Sync + 'static> Worker<S> {
 
     /// Does `work` again and again, first after one interval. It never overlaps itself: what a long run misses is
     /// skipped. It rests while the worker is paused. A failure is logged and counted; the next interval runs it
-    /// again. A snooze is no failure.
+    /// again. A snooze is no failure. With [`App::leases`](crate::App::leases), each tick is run by one of all processes
+    /// that share the store, at most once: [`Periodic`](crate::periodic::Periodic) says how.
     #[must_use]
     pub fn every<H, F>(mut self, interval: Duration, work: H) -> Self
     where
