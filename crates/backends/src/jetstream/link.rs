@@ -14,9 +14,6 @@ use super::{protocol::connection::Connection, url::Target};
 /// How long a server may take to let us in.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
-/// How long what consumers have to say may take when nobody waits for it.
-const LAST_WORDS: Duration = Duration::from_secs(5);
-
 /// The way to a server; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Link {
@@ -105,14 +102,16 @@ impl Link {
         self.shared.closed.cancel();
     }
 
-    /// Ends the connection when the consumers have given back what they have; nobody waits for that.
+    /// Nobody publishes any more: ends the connection when the last consumer has ended.
     pub(crate) fn abandon(&self) {
         let link = self.clone();
-        self.shared.closing.cancel();
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { link.close(Instant::now() + LAST_WORDS).await });
-        } else {
-            self.shared.closed.cancel();
+        self.shared.consumers.close();
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn(async move {
+                link.shared.consumers.wait().await;
+                link.shared.closed.cancel();
+            })),
+            Err(_) => self.shared.closed.cancel(),
         }
     }
 

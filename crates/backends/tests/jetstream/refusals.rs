@@ -54,6 +54,12 @@ async fn a_wrong_password_is_told_as_such_and_not_tried_often() {
 }
 
 #[tokio::test]
+async fn a_server_without_tls_is_told_as_such() {
+    let error = soon(inspect(&format!("tls://127.0.0.1:{}", server().port()))).await.unwrap_err();
+    assert!(error.kind == Kind::Denied && error.message.contains("does not offer TLS"), "{error}");
+}
+
+#[tokio::test]
 async fn a_server_without_jetstream_is_told_as_such() {
     let nats = Nats::configured("# no jetstream").unwrap();
     let port = open(nats.port(), Options::default());

@@ -345,7 +345,7 @@ impl<'a> Session<'a> {
                         "what became of a message cannot be kept: {error}; trying again"
                     );
                 }
-                if error.kind == Kind::Full {
+                if !matches!(error.kind, Kind::Unavailable | Kind::Unknown) {
                     state.health = Health::Refusing(error.clone());
                 }
                 self.said = Some(error);

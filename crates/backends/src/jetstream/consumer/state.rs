@@ -125,7 +125,9 @@ impl State {
         self.claims.len() - self.ready.len() - self.looking
     }
 
-    /// How many messages to ask for now: nothing, or at least half of what may be in hand, unless nothing would come.
+    /// How many messages to ask for now: nothing, or at least an eighth of what may be in hand, unless nothing would come.
+    /// In smaller steps, requests would cost more than messages; in larger ones, a consumer runs dry and others get
+    /// its share.
     pub(super) fn to_request(&self) -> u32 {
         if !self.wants() || self.is_held_up {
             return 0;
@@ -134,7 +136,7 @@ impl State {
         let held = (self.claims.len() - self.written) as u32 + self.outstanding;
         let room = size.saturating_sub(held);
         let is_idle = self.outstanding == 0 && self.ready.is_empty() && self.looking == 0;
-        if room >= (size / 2).max(1) || is_idle { room } else { 0 }
+        if room >= (size / 8).max(1) || is_idle { room } else { 0 }
     }
 
     /// A message has come.
@@ -366,10 +368,11 @@ impl State {
         self.answers.sort_unstable();
     }
 
-    /// What we had in hand is gone at the server: what was said of it needs no answer any more.
+    /// What we had in hand is gone at the server.
     fn forget_claims(&mut self) {
         self.epoch += 1;
         for (_, claim) in self.claims.drain() {
+            // Nobody can ever confirm it, and whoever waits for it must not wait for ever.
             if let Stage::Answering { ticket, .. } | Stage::Storing { ticket, .. } = claim.stage {
                 self.tickets.confirm(ticket);
             }
@@ -378,10 +381,11 @@ impl State {
         self.looking = 0;
     }
 
-    /// The end: nothing is claimed, everything that was said is as durable as it gets.
+    /// The end: nothing is claimed. What was said and not confirmed is not called durable.
     pub(super) fn end(&mut self) {
-        self.forget_claims();
-        self.written = 0;
+        self.claims.clear();
+        self.ready.clear();
+        (self.looking, self.written) = (0, 0);
         self.phase = Phase::Ended;
         self.health = Health::Failed(ended());
     }

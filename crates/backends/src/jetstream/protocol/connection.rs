@@ -62,6 +62,7 @@ struct Out {
 
 #[derive(Debug)]
 struct Subscriptions {
+    /// The last number that was given to a subscription or an inbox.
     last: u64,
     sinks: HashMap<u64, Arc<dyn Sink>>,
 }
@@ -148,7 +149,9 @@ impl Connection {
 
     /// A subject of our own that nobody else sends to by chance.
     pub(crate) fn inbox(&self, name: &str) -> String {
-        format!("{}.{name}.{}", self.shared.inbox, self.shared.subscriptions().last + 1)
+        let mut subscriptions = self.shared.subscriptions();
+        subscriptions.last += 1;
+        format!("{}.{name}.{}", self.shared.inbox, subscriptions.last)
     }
 
     /// Subscribes; returns what to unsubscribe by.
