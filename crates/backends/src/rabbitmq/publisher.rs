@@ -197,6 +197,7 @@ impl Publisher {
     }
 
     /// How many publications were sent and not confirmed.
+    #[cfg(test)]
     pub(crate) fn unconfirmed(&self) -> usize {
         self.shared.state().window.unconfirmed()
     }

@@ -27,6 +27,10 @@ struct Entry {
 
 /// A publication that was sent on this channel.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are sent ones: a box would be an allocation per message"
+)]
 enum Slot {
     Sent(Entry),
     /// Its time was over; the broker still owes its confirm.
@@ -80,6 +84,7 @@ impl Window {
     }
 
     /// How many are out.
+    #[cfg(test)]
     pub(super) fn unconfirmed(&self) -> usize {
         self.unconfirmed
     }
