@@ -64,7 +64,7 @@ impl Link {
 
     /// The connection, without waiting for one: else the error that says why there is none.
     pub fn connection(&self) -> Result<Connection, PortError> {
-        let current = self.shared.current.borrow().clone();
+        let current = self.shared.current.borrow().clone().filter(|connection| !connection.has_ended());
         current.ok_or_else(|| {
             let text = match self.shared.health.borrow().error() {
                 Some(error) => error.message.clone(),
@@ -78,7 +78,8 @@ impl Link {
     /// The connection, waiting for one until the deadline; then the error that says why there is none.
     pub async fn connection_by(&self, deadline: Instant) -> Result<Connection, PortError> {
         let mut connections = self.connections();
-        let waiting = connections.wait_for(Option::is_some);
+        let is_good = |found: &Option<Connection>| found.as_ref().is_some_and(|good| !good.has_ended());
+        let waiting = connections.wait_for(is_good);
         // The sender lives in `self`: only the deadline and a connection end this.
         let _ = tokio::time::timeout_at(deadline, waiting).await;
         self.connection()

@@ -31,6 +31,9 @@ const ID: &str = "outboard_id";
 /// What failed attempts said, oldest first.
 const HISTORY: &str = "outboard_history";
 
+/// Somebody has had it in hand, and may have done what it asks for.
+const RETURNED: &str = "outboard_returned";
+
 /// So many of them are kept.
 const HISTORY_KEPT: usize = 10;
 
@@ -151,6 +154,8 @@ pub(super) struct Job {
     pub(super) message: Arc<Message>,
     pub(super) attempt: u32,
     pub(super) is_identified: bool,
+    /// Whether somebody gave it back who may have done what it asks for.
+    pub(super) is_returned: bool,
 }
 
 impl Job {
@@ -193,7 +198,8 @@ impl Job {
             run_at: None,
         };
         let attempt = attempts(&object) + 1;
-        Ok(Self { message: Arc::new(message), attempt, is_identified, raw: raw.clone() })
+        let is_returned = object.get(RETURNED).is_some();
+        Ok(Self { message: Arc::new(message), attempt, is_identified, is_returned, raw: raw.clone() })
     }
 
     /// The job after a failed attempt, for Sidekiq's sets of retries and of dead ones.
@@ -209,7 +215,7 @@ impl Job {
         object.set_text("queue", queue);
         object.set_text("error_message", reason);
         object.set_text("error_class", "Outboard::Failed");
-        match object.read::<u32>("retry_count") {
+        match object.read::<i64>("retry_count") {
             Some(count) => {
                 object.set("retry_count", count.saturating_add(1).to_string());
                 object.set("retried_at", stamp::seconds(now));
@@ -230,6 +236,17 @@ impl Job {
         };
         object.set_text("queue", queue);
         self.with_id(object)
+    }
+
+    /// The job as it goes back to its queue after somebody has had it.
+    pub(super) fn returned(&self) -> Vec<u8> {
+        match Object::parse(&self.raw) {
+            Ok(mut object) => {
+                object.set(RETURNED, "true");
+                object.into_json().into_bytes()
+            }
+            Err(_) => self.raw.to_vec(),
+        }
     }
 
     /// A set holds the same job only once, so that one without an id needs one: two may be alike in all else.
@@ -287,9 +304,10 @@ pub(super) fn enqueued_at(raw: &[u8]) -> Option<Time> {
     object.read::<f64>("enqueued_at").and_then(stamp::read)
 }
 
-/// Attempts that failed: Sidekiq's count is 0 after the first one.
+/// Attempts that failed. Sidekiq's count is 0 after the first one, and less by one when somebody presses its button.
 fn attempts(object: &Object<'_>) -> u32 {
-    object.read::<u32>("retry_count").map_or(0, |count| count.saturating_add(1))
+    let count = object.read::<i64>("retry_count").map_or(0, |count| count.saturating_add(1));
+    u32::try_from(count.max(0)).unwrap_or(u32::MAX)
 }
 
 /// What ActiveJob puts into the only argument of its wrapper.

@@ -64,9 +64,16 @@ async fn push(
         return;
     }
     let pipeline = commands(step);
-    let pushed = match link.connection_by(deadline).await {
-        Ok(connection) => connection.pipeline::<()>(&pipeline).await,
-        Err(error) => Err(error),
+    let pushed = loop {
+        let pushed = match link.connection_by(deadline).await {
+            Ok(connection) => connection.pipeline::<()>(&pipeline).await,
+            Err(error) => break Err(error),
+        };
+        match pushed {
+            // It was surely not sent, and the next connection may be better.
+            Err(error) if error.kind == Kind::Unavailable && Instant::now() < deadline => {}
+            pushed => break pushed,
+        }
     };
     if let Err(error) = pushed {
         let error = match error.kind {

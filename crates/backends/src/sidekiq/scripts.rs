@@ -47,7 +47,8 @@ return taken",
 /// What a holder has in hand goes where it belongs; what it has not any more is passed over.
 ///
 /// Keys: claims, queue. Arguments: now in seconds, day, oldest dead in seconds, most dead, how many are done, their numbers, then
-/// for each other one where to (`queue`, `retry`, `schedule`, `dead`), number, due in seconds, job.
+/// for each other one where to (`queue`, `retry`, `schedule`, `dead`), number, due in seconds, job (to the queue it goes as it
+/// is where this is empty).
 pub(super) static SETTLE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -59,7 +60,7 @@ for at = 6 + done, #ARGV, 4 do
   local job = redis.call('HGET', KEYS[1], number)
   if job then
     if where == 'queue' then
-      redis.call('RPUSH', KEYS[2], job)
+      redis.call('RPUSH', KEYS[2], ARGV[at + 3] ~= '' and ARGV[at + 3] or job)
     else
       redis.call('ZADD', where, ARGV[at + 2], ARGV[at + 3])
       if where == 'dead' then

@@ -1,7 +1,5 @@
 //! Times as Sidekiq and ActiveJob write them.
 
-use std::time::Duration;
-
 use outboard_core::Time;
 
 /// Seconds with a fraction: an integer would be taken for milliseconds by Sidekiq 8, and this is understood by all.
@@ -29,9 +27,9 @@ pub(super) fn read(number: f64) -> Option<Time> {
     if !number.is_finite() || number <= 0.0 {
         return None;
     }
-    let seconds = if number >= MILLIS_FROM { number / 1_000.0 } else { number };
-    let since = Duration::try_from_secs_f64(seconds).ok()?;
-    Some(Time::from_millis(0) + since)
+    let millis = if number >= MILLIS_FROM { number } else { number * 1_000.0 };
+    // A cast of what is too large ends at the largest.
+    Some(Time::from_millis(millis.round() as i64))
 }
 
 #[cfg(test)]

@@ -1,1 +1,270 @@
 //! Jobs against a real server: what the conformance suite cannot know.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
+
+use outboard_core::{
+    Clock, Consumer, Delivery, Health, Kind, Settlement, Verdict,
+    queue::{ConsumeSpec, Destination, Outgoing, Prefetch, Queue, QueueSpec},
+    time::{SystemClock, system_clock},
+};
+use outboard_testkit::{Proxy, Redis, proxy::Mode};
+use redis::{FromRedisValue, cmd};
+use tokio::time::Instant;
+
+use super::{Sidekiq, job::due};
+use crate::redis::Link;
+
+static SERVER: LazyLock<Redis> = LazyLock::new(|| Redis::start().unwrap());
+
+/// A port, and a way beside it.
+struct Site {
+    port: Sidekiq,
+    beside: Link,
+    queue: &'static str,
+}
+
+impl Site {
+    fn on(url: &str, queue: &'static str) -> Self {
+        let port = Sidekiq::open(format!("sidekiq+{url}").parse().unwrap(), system_clock());
+        Self { port, beside: Link::start(url.parse().unwrap(), system_clock(), None), queue }
+    }
+
+    async fn ask<T: FromRedisValue>(&self, words: &[&str]) -> T {
+        let mut command = cmd(words[0]);
+        for word in &words[1..] {
+            command.arg(word);
+        }
+        let connection = self.beside.connection_by(Instant::now() + Duration::from_secs(10)).await.unwrap();
+        connection.query(&command).await.unwrap()
+    }
+
+    async fn push(&self, job: &str) {
+        let _: u64 = self.ask(&["LPUSH", &format!("queue:{}", self.queue), job]).await;
+    }
+
+    async fn consumer(&self, prefetch: u32) -> Arc<dyn Consumer> {
+        let spec = ConsumeSpec::new("worker", QueueSpec::named(self.queue));
+        self.port.consume(ConsumeSpec { prefetch: Prefetch::Fixed(prefetch), ..spec }).await.unwrap()
+    }
+}
+
+async fn take(consumer: &Arc<dyn Consumer>, count: usize) -> Vec<Delivery> {
+    let mut taken = Vec::new();
+    while taken.len() < count {
+        taken.extend(consumer.next(count - taken.len()).await.unwrap());
+    }
+    taken
+}
+
+async fn settle(consumer: &Arc<dyn Consumer>, delivery: &Delivery, verdict: Verdict) {
+    let ticket = consumer.settle(Settlement { tag: delivery.tag, verdict, effects: None });
+    consumer.durable().wait_for(|durable| *durable >= ticket).await.unwrap();
+}
+
+fn hourly(reason: &str) -> Verdict {
+    Verdict::RetryAfter { delay: Duration::from_secs(3_600), reason: reason.into() }
+}
+
+#[tokio::test]
+async fn equal_jobs_are_told_apart() {
+    let server = Redis::start().unwrap();
+    let site = Site::on(&server.url(), "equal");
+    for _ in 0..4 {
+        site.push(r#"{"class":"A","args":[1]}"#).await;
+    }
+    let consumer = site.consumer(10).await;
+    let jobs = take(&consumer, 4).await;
+    assert!(jobs.iter().all(|job| !job.is_identified), "neither has an id");
+    settle(&consumer, &jobs[1], Verdict::Done).await;
+    settle(&consumer, &jobs[0], hourly("no")).await;
+    settle(&consumer, &jobs[3], hourly("no")).await;
+    assert_eq!(site.ask::<u64>(&["ZCARD", "retry"]).await, 2, "a set must not take them for one");
+    consumer.drain(Instant::now()).await.unwrap();
+    let left: Vec<String> = site.ask(&["LRANGE", "queue:equal", "0", "-1"]).await;
+    assert_eq!(left, [r#"{"class":"A","args":[1],"outboard_returned":true}"#], "the one in hand is back");
+    let keys: Vec<String> = site.ask(&["KEYS", "outboard:*"]).await;
+    assert!(keys.is_empty(), "{keys:?}");
+}
+
+#[tokio::test]
+async fn a_retry_leaves_everything_else_as_it_was() {
+    let server = Redis::start().unwrap();
+    let site = Site::on(&server.url(), "kept");
+    let job = "{\"x\": 12345678901234567890123,\"class\":\"A\",\"args\":[1e400,\"\u{2028}\\u00e9\"],\"jid\":\"b\",\"tags\":[\"a\"],\"retry\":7";
+    site.push(&format!("{job}}}")).await;
+    let consumer = site.consumer(10).await;
+    let delivery = take(&consumer, 1).await.remove(0);
+    assert_eq!(&delivery.message.payload[..], "[1e400,\"\u{2028}\\u00e9\"]".as_bytes());
+    settle(&consumer, &delivery, hourly("no \"reason\"")).await;
+    let retried: Vec<String> = site.ask(&["ZRANGE", "retry", "0", "-1"]).await;
+    let began = job.replacen("{\"x\": ", "{\"x\":", 1)
+        + ",\"queue\":\"kept\",\"error_message\":\"no \\\"reason\\\"\",\"error_class\":\"Outboard::Failed\",\"retry_count\":0,\"failed_at\":";
+    assert!(retried[0].starts_with(&began), "{}", retried[0]);
+    let (queue, again) = due(retried[0].as_bytes(), SystemClock.now()).unwrap();
+    assert!(queue == "kept" && again.starts_with(&began) && again.contains("\"enqueued_at\":"), "{again}");
+}
+
+#[tokio::test]
+async fn what_nobody_can_read_is_dead_at_once_and_harms_nobody() {
+    let server = Redis::start().unwrap();
+    let site = Site::on(&server.url(), "bad");
+    for job in [
+        "not json",
+        "[1]",
+        "{\"class\":\"A\"",
+        "",
+        "\"text\"",
+        "{\"class\":\"Good\",\"args\":[2],\"jid\":\"x\"}",
+        "{}",
+    ] {
+        site.push(job).await;
+    }
+    let consumer = site.consumer(3).await;
+    let good = take(&consumer, 2).await;
+    assert_eq!((&*good[0].message.kind, &good[0].message.payload[..]), ("Good", &b"[2]"[..]));
+    // An empty object is a job, if not one of anybody's class.
+    assert_eq!((&*good[1].message.kind, &good[1].message.payload[..]), ("bad", &b"[]"[..]));
+    settle(&consumer, &good[0], Verdict::Done).await;
+    settle(&consumer, &good[1], Verdict::Done).await;
+    consumer.drain(Instant::now()).await.unwrap();
+    let dead: BTreeSet<String> = site.ask(&["ZRANGE", "dead", "0", "-1"]).await;
+    assert_eq!(
+        dead,
+        BTreeSet::from(["not json", "[1]", "{\"class\":\"A\"", "", "\"text\""].map(String::from))
+    );
+    let letters = site.port.dead("bad".into(), 10).await.unwrap();
+    assert!(letters.iter().all(|letter| letter.attempts == 0 && !letter.reason.is_empty()), "{letters:?}");
+}
+
+#[tokio::test]
+async fn full_memory_loses_nothing_and_is_told() {
+    let server = Redis::configured(&["--appendonly", "yes", "--maxmemory-policy", "noeviction"]).unwrap();
+    let site = Site::on(&server.url(), "full");
+    for number in 0..6 {
+        site.push(&format!("{{\"class\":\"A\",\"args\":[{number}],\"jid\":\"{number}\"}}")).await;
+    }
+    let consumer = site.consumer(3).await;
+    let jobs = take(&consumer, 3).await;
+    let () = site.ask(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    for (job, verdict) in jobs.iter().zip([Verdict::Return, hourly("no"), Verdict::Done]) {
+        consumer.settle(Settlement { tag: job.tag, verdict, effects: None });
+    }
+    let mut health = site.port.health();
+    health.wait_for(|health| matches!(health, Health::Refusing(_))).await.unwrap();
+    assert!(consumer.status().health.error().unwrap().message.contains("maxmemory"));
+    let message = Outgoing::new(Destination::queue("full"), "A", "[]");
+    let refused = site.port.publish(vec![message]).await.unwrap().remove(0).unwrap_err();
+    assert_eq!(refused.kind, Kind::Full, "{refused}");
+    let () = site.ask(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    let mut came = BTreeSet::new();
+    while came.len() < 4 {
+        for delivery in take(&consumer, 1).await {
+            came.insert(delivery.message.name.clone().unwrap().to_string());
+            settle(&consumer, &delivery, Verdict::Done).await;
+        }
+    }
+    assert_eq!(came, BTreeSet::from(["0", "3", "4", "5"].map(String::from)));
+    assert_eq!(site.ask::<u64>(&["ZCARD", "retry"]).await, 1);
+    health.wait_for(Health::is_ready).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cuts_under_load_leave_nothing_behind() {
+    let proxy = Proxy::start(SERVER.port()).await.unwrap();
+    let site = Site::on(&format!("redis://127.0.0.1:{}", proxy.port()), "cut");
+    let jobs: Vec<Outgoing> = (0..2_000)
+        .map(|number| Outgoing::new(Destination::queue("cut"), "A", format!("[{number}]")))
+        .collect();
+    site.port.publish(jobs).await.unwrap();
+    let consumer = site.consumer(40).await;
+    let mut came = BTreeSet::new();
+    let mut doubled = 0;
+    while came.len() < 2_000 {
+        for delivery in consumer.next(7).await.unwrap() {
+            doubled += usize::from(!came.insert(delivery.message.payload.clone()));
+            consumer.settle(Settlement { tag: delivery.tag, verdict: Verdict::Done, effects: None });
+        }
+        if came.len() % 100 < 7 {
+            proxy.set(Mode::Close);
+            let mut health = site.port.health();
+            health.wait_for(|health| !health.is_ready()).await.unwrap();
+            proxy.set(Mode::Pass);
+        }
+    }
+    assert_eq!(doubled, 0, "a claim outlives its connection");
+    let drained = consumer.drain(Instant::now() + Duration::from_secs(10)).await.unwrap();
+    assert_eq!(drained.returned, 0);
+    let beside = Site::on(&SERVER.url(), "cut");
+    assert_eq!(beside.ask::<u64>(&["LLEN", "queue:cut"]).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kills_of_the_server_lose_nothing() {
+    let mut server = Redis::start().unwrap();
+    let site = Site::on(&server.url(), "killed");
+    let consumer = site.consumer(30).await;
+    let mut missing = BTreeSet::new();
+    for round in 0..5 {
+        let payloads: Vec<String> = (0..200).map(|number| format!("[{}]", 200 * round + number)).collect();
+        let message = |payload: &String| Outgoing::new(Destination::queue("killed"), "A", payload.clone());
+        let answers = site.port.publish(payloads.iter().map(message).collect()).await.unwrap();
+        let confirmed = payloads.into_iter().zip(answers).filter(|(_, answer)| answer.is_ok());
+        missing.extend(confirmed.map(|(payload, _)| payload));
+        let enough = missing.len() / 2;
+        while missing.len() > enough {
+            for delivery in consumer.next(10).await.unwrap() {
+                missing.remove(std::str::from_utf8(&delivery.message.payload).unwrap());
+                consumer.settle(Settlement { tag: delivery.tag, verdict: Verdict::Done, effects: None });
+            }
+        }
+        server.kill();
+        site.port.health().wait_for(|health| !health.is_ready()).await.unwrap();
+        server.restart().unwrap();
+    }
+    while !missing.is_empty() {
+        for delivery in consumer.next(10).await.unwrap() {
+            missing.remove(std::str::from_utf8(&delivery.message.payload).unwrap());
+            consumer.settle(Settlement { tag: delivery.tag, verdict: Verdict::Done, effects: None });
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_password_shows_in_the_status() {
+    let server = Redis::configured(&["--requirepass", "right"]).unwrap();
+    let site = Site::on(&format!("redis://:wrong@127.0.0.1:{}", server.port()), "denied");
+    let consumer = site.consumer(3).await;
+    let denied = |health: &Health| health.error().is_some_and(|error| error.kind == Kind::Denied);
+    site.port.health().wait_for(denied).await.unwrap();
+    assert!(denied(&consumer.status().health));
+}
+
+#[tokio::test]
+async fn ids_are_kept_whatever_their_form() {
+    let site = Site::on(&SERVER.url(), "ids");
+    let message =
+        Outgoing { id: Some("order/7 ü".into()), ..Outgoing::new(Destination::queue("ids"), "A", "7") };
+    let receipts = site.port.publish(vec![message.clone(), message]).await.unwrap();
+    assert!(receipts.iter().all(|receipt| &*receipt.as_ref().unwrap().id == "order/7 ü"));
+    let jobs: Vec<serde_json::Value> = site
+        .ask::<Vec<String>>(&["LRANGE", "queue:ids", "0", "-1"])
+        .await
+        .iter()
+        .map(|job| serde_json::from_str(job).unwrap())
+        .collect();
+    let jid = jobs[0]["jid"].as_str().unwrap();
+    assert!(
+        jid.len() == 24
+            && jobs[1]["jid"] == jid
+            && jobs[0]["args"][0]["job_id"] == jobs[1]["args"][0]["job_id"]
+    );
+    assert_eq!(jobs[0]["args"][0]["arguments"], serde_json::json!([7]));
+    let consumer = site.consumer(3).await;
+    let delivery = take(&consumer, 1).await.remove(0);
+    assert_eq!(delivery.message.name.as_deref(), Some("order/7 ü"));
+    consumer.drain(Instant::now()).await.unwrap();
+}

@@ -83,7 +83,8 @@ async fn adopt(shared: &Shared, connection: &Connection, holder: &str) -> Result
                 script.key(keys::alive(queue, holder)).key(&keys.holders);
                 script.arg(holder).arg(reserved.first).arg(reserved.count);
             })
-            .await?;
+            .await
+            .inspect_err(|_| shared.lock().failed(reserved))?;
         let count = jobs.len();
         if count > 0 {
             tracing::info!(count, queue = &**queue, "took over jobs of a consumer that is gone");

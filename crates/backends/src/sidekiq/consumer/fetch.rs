@@ -110,7 +110,8 @@ impl Shared {
                 script.arg(&keys.holder).arg(ALIVE_FOR.as_millis() as u64);
                 script.arg(reserved.first).arg(count).arg(BATCH_BYTES);
             })
-            .await?;
+            .await
+            .inspect_err(|_| self.lock().failed(reserved))?;
         let found = jobs.len();
         self.arrived(reserved, (reserved.first..).zip(jobs), false);
         Ok(found)

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     redis::Connection,
-    sidekiq::{keys, scripts, stamp},
+    sidekiq::{job::Job, keys, scripts, stamp},
 };
 
 /// At most so many words in one step: Redis does nothing else meanwhile.
@@ -68,7 +68,9 @@ async fn say(shared: &Shared, connection: &Connection, words: &[Sent], now: Time
                 // The time and the text stay the same when it is said again: a set holds it once.
                 let (set, due, job) = match &sent.word {
                     Word::Done => continue,
-                    Word::Return => ("queue", String::new(), String::new().into_bytes()),
+                    Word::Return { had } => {
+                        ("queue", String::new(), had.as_ref().map(Job::returned).unwrap_or_default())
+                    }
                     Word::Retry { job, due, reason } => {
                         (keys::RETRY, stamp::seconds(*due), job.failed(queue, reason, now).into_bytes())
                     }

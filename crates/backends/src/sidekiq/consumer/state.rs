@@ -27,8 +27,10 @@ const LOOKS_FOR_LOST: u32 = 5;
 #[derive(Debug)]
 pub(super) enum Word {
     Done,
-    /// Back to the queue.
-    Return,
+    /// Back to the queue; with the mark that somebody has had it, if somebody had.
+    Return {
+        had: Option<Job>,
+    },
     Retry {
         job: Job,
         due: Time,
@@ -173,12 +175,19 @@ impl State {
         reserved
     }
 
-    /// Numbers of earlier connections of which nobody knows whether a job has come. They are looked for some times, since
-    /// what was sent over a connection may be done after its end.
+    /// The answer for these numbers was an error.
+    pub(super) fn failed(&mut self, failed: Reserved) {
+        for reserved in self.reserved.iter_mut().filter(|reserved| reserved.first == failed.first) {
+            reserved.is_lost = true;
+        }
+    }
+
+    /// Numbers of which nobody knows whether a job has come: asked for over an earlier connection, or answered with an
+    /// error. They are looked for some times, since what was sent over a connection may be done after its end.
     pub(super) fn lost(&mut self, generation: u64) -> Vec<Reserved> {
         let mut lost = Vec::new();
         self.reserved.retain_mut(|reserved| {
-            if reserved.generation == generation {
+            if reserved.generation == generation && !reserved.is_lost {
                 return true;
             }
             lost.push(*reserved);
@@ -215,7 +224,7 @@ impl State {
                         "a job has neither a jid nor a job_id: its effects may happen more than once"
                     );
                 }
-                let redelivered = redelivered || job.attempt > 1;
+                let redelivered = redelivered || job.is_returned;
                 self.claims.insert(number, Claim { job: Some(job), stage: Stage::Ready });
                 self.ready.push_back((number, redelivered));
                 if !self.is_wanted() {
@@ -270,12 +279,12 @@ impl State {
         let job = claim.job.take().expect("what is delivered can be run");
         let word = match settlement.verdict {
             Verdict::Done | Verdict::Cancel { .. } => Word::Done,
-            Verdict::Return => Word::Return,
+            Verdict::Return => Word::Return { had: Some(job) },
             Verdict::RetryAfter { delay, reason } => Word::Retry { job, due: now + delay, reason },
             Verdict::Snooze { delay } => Word::Snooze { job, due: now + delay },
             Verdict::Dead { reason } => Word::Dead { job, reason },
         };
-        self.settled += u64::from(!matches!(word, Word::Return));
+        self.settled += u64::from(!matches!(word, Word::Return { .. }));
         self.ticket += 1;
         self.say(number, word);
         self.ticket
@@ -324,15 +333,16 @@ impl State {
 
     /// What was fetched and not delivered is for others.
     fn return_ready(&mut self) {
-        while let Some((number, _)) = self.ready.pop_back() {
-            self.return_claim(number);
+        while let Some((number, redelivered)) = self.ready.pop_back() {
+            self.return_claim(number, redelivered);
         }
     }
 
-    fn return_claim(&mut self, number: u64) {
+    fn return_claim(&mut self, number: u64, was_had: bool) {
         let claim = self.claims.get_mut(&number).expect("only what is claimed is returned");
         claim.stage = Stage::Settling;
-        self.say(number, Word::Return);
+        let had = claim.job.take().filter(|_| was_had);
+        self.say(number, Word::Return { had });
     }
 
     /// From now on nothing is delivered; how many were settled before.
@@ -350,7 +360,7 @@ impl State {
         let mut numbers: Vec<u64> = self.claims.iter().filter_map(in_work).collect();
         // The oldest is consumed next, so it goes back last.
         numbers.sort_unstable_by_key(|number| std::cmp::Reverse(*number));
-        numbers.iter().for_each(|&number| self.return_claim(number));
+        numbers.iter().for_each(|&number| self.return_claim(number, true));
         self.delivered = 0;
         (self.settled - before, u32::try_from(numbers.len()).unwrap_or(u32::MAX))
     }
