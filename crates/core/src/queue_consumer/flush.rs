@@ -48,8 +48,12 @@ async fn flush(shared: &Shared) -> Result<(), PortError> {
         for (settled, result) in settled.into_iter().zip(results) {
             committed(shared, settled, result)?;
         }
-        let durable = *shared.queue.durable().borrow();
-        shared.tell_durable(durable);
+        if shared.durable.receiver_count() == 0 {
+            shared.lock().tickets.forget();
+        } else {
+            let durable = *shared.queue.durable().borrow();
+            shared.tell_durable(durable);
+        }
     }
 }
 

@@ -14,7 +14,7 @@ mod tickets;
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use tokio::{
@@ -49,7 +49,9 @@ pub struct QueueConsumerOptions {
 /// [`Consumer`] over a broker's consumer and a [`Ledger`].
 pub struct QueueConsumer {
     shared: Arc<Shared>,
-    tasks: [AbortHandle; 2],
+    flusher: AbortHandle,
+    /// Begun when somebody first asks what is durable: a broker that nobody asks need not be asked, either.
+    relay: OnceLock<AbortHandle>,
 }
 
 /// What the consumer and its tasks share.
@@ -100,8 +102,7 @@ impl QueueConsumer {
         // The charge of a crash is durable before anything runs.
         shared.flush.notify_one();
         let flusher = tokio::spawn(flush::run(shared.clone())).abort_handle();
-        let relay = tokio::spawn(relay(shared.clone())).abort_handle();
-        Ok(Arc::new(Self { shared, tasks: [flusher, relay] }))
+        Ok(Arc::new(Self { shared, flusher, relay: OnceLock::new() }))
     }
 
     async fn deliveries(&self, max: usize) -> Result<Vec<Delivery>, PortError> {
@@ -216,7 +217,11 @@ impl Consumer for QueueConsumer {
             (verdict, _) => {
                 // Under the lock: the tickets of both are in the same order.
                 let ticket = shared.queue.settle(Settlement { tag: settlement.tag, verdict, effects: None });
-                state.tickets.next(Some(ticket))
+                let ticket = state.tickets.next(Some(ticket));
+                if shared.durable.receiver_count() == 0 {
+                    state.tickets.forget();
+                }
+                ticket
             }
         }
     }
@@ -233,8 +238,11 @@ impl Consumer for QueueConsumer {
         self.shared.queue.give_back(attempts);
     }
 
+    /// What was settled before the first call counts as durable.
     fn durable(&self) -> watch::Receiver<Ticket> {
-        self.shared.durable.subscribe()
+        let durable = self.shared.durable.subscribe();
+        self.relay.get_or_init(|| tokio::spawn(relay(self.shared.clone())).abort_handle());
+        durable
     }
 
     fn flow(&self, flow: Flow) {
@@ -273,7 +281,10 @@ impl Consumer for QueueConsumer {
 
 impl Drop for QueueConsumer {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(AbortHandle::abort);
+        self.flusher.abort();
+        if let Some(relay) = self.relay.get() {
+            relay.abort();
+        }
     }
 }
 

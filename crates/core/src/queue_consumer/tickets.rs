@@ -33,6 +33,11 @@ impl Tickets {
         }
     }
 
+    /// Nobody asks: what the broker's consumer has been told counts as durable.
+    pub(super) fn forget(&mut self) {
+        self.durable(Ticket::MAX);
+    }
+
     /// Up to which one everything is durable when the broker's are up to `of_queue`.
     pub(super) fn durable(&mut self, of_queue: Ticket) -> Ticket {
         while let Some(Some(ticket)) = self.pending.front()

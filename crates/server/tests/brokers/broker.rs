@@ -70,6 +70,12 @@ impl Broker {
         .unwrap();
     }
 
+    /// Runs `rabbitmqctl` on it.
+    pub(crate) async fn control(&self, words: &[&str]) {
+        let Server::RabbitMq(server) = &self.server else { panic!("only RabbitMQ has rabbitmqctl") };
+        tokio::task::block_in_place(|| server.control(words)).unwrap();
+    }
+
     /// The URL through the proxy.
     pub(crate) fn url(&self) -> String {
         url(self.kind, self.proxy.port())

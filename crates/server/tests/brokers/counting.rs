@@ -1,16 +1,9 @@
 //! A worker that counts each message in a durable key of its own: an effect on own state, by message.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Instant,
-};
+use std::sync::Arc;
 
 use outboard::{
-    Attempt, Done, Handled, Handler, Policy, QueueSource, Source, WorkerSpec, Workers,
-    WorkersOptions,
+    Attempt, Done, Handled, Handler, Policy, QueueSource, Source, WorkerSpec, Workers, WorkersOptions,
     core::{
         Ledger, TypeSet,
         consumer::Effects,
@@ -27,27 +20,18 @@ use crate::broker::Broker;
 pub(crate) struct Counting {
     pub(crate) workers: Workers,
     pub(crate) storage: Embedded,
-    handled: watch::Receiver<Handling>,
+    handled: watch::Receiver<u64>,
     _directory: tempfile::TempDir,
-}
-
-/// What was handled.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Handling {
-    pub(crate) count: u64,
-    pub(crate) last: Instant,
 }
 
 #[derive(Debug)]
 struct Count {
-    handled: watch::Sender<Handling>,
-    count: AtomicU64,
+    handled: watch::Sender<u64>,
 }
 
 impl Handler for Count {
     fn handle(&self, attempt: Attempt) -> BoxFuture<Handled> {
-        let count = self.count.fetch_add(1, Ordering::SeqCst) + 1;
-        self.handled.send_replace(Handling { count, last: Instant::now() });
+        self.handled.send_modify(|count| *count += 1);
         let key: Arc<str> = String::from_utf8_lossy(&attempt.message.payload).as_ref().into();
         let writes = vec![KeyWrite::Add(key, 1), KeyWrite::Add("all".into(), 1)];
         let effects = Some(Box::new(Effects { writes, ..Effects::default() }));
@@ -61,8 +45,7 @@ impl Counting {
         let storage = Embedded::open(&directory.path().join("data"), Options::default()).await.unwrap();
         let (log, ledger) = (Arc::new(storage.clone()), Arc::new(storage.clone()));
         let workers = Workers::new(log, ledger, WorkersOptions::default());
-        let nothing = Handling { count: 0, last: Instant::now() };
-        let (sender, handled) = watch::channel(nothing);
+        let (sender, handled) = watch::channel(0);
         workers
             .start(WorkerSpec {
                 name: "worker".into(),
@@ -70,7 +53,7 @@ impl Counting {
                 types: TypeSet::all(),
                 start: Start::End,
                 policy: Policy::default(),
-                handler: Arc::new(Count { handled: sender, count: AtomicU64::new(0) }),
+                handler: Arc::new(Count { handled: sender }),
                 periodic: Vec::new(),
                 source: Source::Queue(QueueSource::new(broker.open(), broker.consume(prefetch))),
             })
@@ -79,15 +62,13 @@ impl Counting {
         Self { workers, storage, handled, _directory: directory }
     }
 
-    /// Waits for something that is handled from now on.
-    pub(crate) async fn next_handled(&self) -> Instant {
-        let mut handled = self.handled.clone();
-        handled.mark_unchanged();
-        handled.changed().await.unwrap();
-        handled.borrow().last
+    /// Waits until more than so many were handled.
+    pub(crate) async fn more_than(&self, count: u64) {
+        self.handled.clone().wait_for(|handled| *handled > count).await.unwrap();
     }
 
-    pub(crate) fn handled(&self) -> Handling {
+    /// How many were handled.
+    pub(crate) fn handled(&self) -> u64 {
         *self.handled.borrow()
     }
 

@@ -91,7 +91,7 @@ async fn survives(kind: Kind) {
         stop: AtomicBool::new(false),
     });
     let publishing = tokio::spawn(load.clone().run(broker.open()));
-    within(PATIENCE, "the first message", counting.next_handled()).await;
+    within(PATIENCE, "the first message", counting.more_than(0)).await;
 
     let mut slowest = Duration::ZERO;
     for round in 0..scaled(2, 10) {
@@ -129,14 +129,14 @@ async fn survives(kind: Kind) {
         "{kind:?}: {} messages, {} confirmed, {} handled, each effect once; silence noticed after {noticed:.1?}, slowest return {slowest:.1?}",
         published,
         confirmed.len(),
-        counting.handled().count,
+        counting.handled(),
     );
 }
 
 /// Something is handled again in time, and the health says so.
 async fn resumes(counting: &Counting, what: &str) -> Duration {
     let began = Instant::now();
-    within(RESUMES, what, counting.next_handled()).await;
+    within(RESUMES, what, counting.more_than(counting.handled())).await;
     let took = began.elapsed();
     within(RESUMES, what, health(counting, Health::is_ready)).await;
     took
@@ -182,4 +182,40 @@ async fn sidekiq_s_redis_loses_nothing_and_goes_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn jetstream_loses_nothing_and_goes_on() {
     survives(Kind::JetStream).await;
+}
+
+/// The queue is deleted under a worker: it is there again and consumed within three seconds, and one line says so.
+async fn comes_back_when_deleted(kind: Kind, delete: impl AsyncFnOnce(&Broker)) {
+    let broker = Broker::start(kind).await;
+    let counting = Counting::start(&broker, 50).await;
+    within(PATIENCE, "the first connection", health(&counting, Health::is_ready)).await;
+    let publisher = broker.open();
+    publisher.publish(vec![numbered(0)]).await.unwrap().remove(0).unwrap();
+    within(PATIENCE, "the first message", counting.more_than(0)).await;
+    delete(&broker).await;
+    let began = Instant::now();
+    let before = counting.handled();
+    let handled = async {
+        // Nobody may take it before the queue is there again.
+        while publisher.publish(vec![numbered(1)]).await.unwrap().remove(0).is_err() {}
+        counting.more_than(before).await;
+    };
+    within(RESUMES, "consuming again", handled).await;
+    println!("{kind:?}: consuming {:.1?} after the queue was deleted", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_of_rabbitmq_that_is_deleted_comes_back() {
+    comes_back_when_deleted(Kind::RabbitMq, async |broker| {
+        broker.control(&["delete_queue", QUEUE]).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quorum_queue_that_is_deleted_comes_back() {
+    comes_back_when_deleted(Kind::Quorum, async |broker| {
+        broker.control(&["delete_queue", QUEUE]).await;
+    })
+    .await;
 }

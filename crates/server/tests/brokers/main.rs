@@ -19,7 +19,7 @@ mod scale;
 mod broker;
 mod counting;
 
-
+mod drains;
 mod faults;
-
-
+mod many;
+mod refusals;

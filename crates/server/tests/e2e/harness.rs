@@ -137,6 +137,12 @@ impl Server {
         panic!("the log never said `{message}`:\n{}", self.seen.join("\n"));
     }
 
+    /// Every line that it has logged so far, as far as it is JSON.
+    pub(crate) fn log_so_far(&mut self) -> Vec<Value> {
+        self.seen.extend(self.log.try_iter());
+        self.seen.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
     /// Where it runs: `config.yaml` lies there, and the data in `outboard-data`.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
