@@ -19,6 +19,17 @@ const EAGER: Backoff = Backoff { first: Duration::from_millis(100), max: Duratio
 /// Later, and from the beginning where the other side has said no: a wrong password does not heal by asking often.
 const PATIENT: Backoff = Backoff { first: Duration::from_secs(10), max: Duration::from_secs(10) };
 
+/// How long most attempts may take: with the wait before the next one it is less than the three seconds in which a
+/// consumer is back.
+const SHORT_ATTEMPT: Duration = Duration::from_secs(2);
+
+/// How long every fifth attempt may take.
+const PATIENT_ATTEMPT: Duration = Duration::from_secs(10);
+
+fn is_same(one: &PortError, other: &PortError) -> bool {
+    one.kind == other.kind && one.message == other.message
+}
+
 /// One outage of a connection, from its loss to its return.
 ///
 /// ```
@@ -35,20 +46,27 @@ pub struct Recovery {
     since: Time,
     began: Instant,
     attempts: u32,
-    /// What the last attempt said, to tell whether the next one says something else.
-    said: Option<PortError>,
+    /// What the attempts said, the last one last: two ways to fail that take turns are no news.
+    said: Vec<PortError>,
 }
+
+/// So many different errors of one outage are remembered.
+const REMEMBERED: usize = 8;
 
 impl Recovery {
     /// The connection is lost, or not made yet.
     pub fn begin(now: Time) -> Self {
-        Self { since: now, began: Instant::now(), attempts: 0, said: None }
+        Self { since: now, began: Instant::now(), attempts: 0, said: Vec::new() }
     }
 
     /// An attempt has failed. How long to wait before the next one; `random` in `0.0..=1.0` spreads those of many.
     pub fn failed(&mut self, error: &PortError, random: f64) -> Duration {
         self.attempts = self.attempts.saturating_add(1);
-        self.said = Some(error.clone());
+        self.said.retain(|said| !is_same(said, error));
+        if self.said.len() == REMEMBERED {
+            self.said.remove(0);
+        }
+        self.said.push(error.clone());
         if error.is_transient() && self.began.elapsed() < RESTART {
             EAGER.delay(self.attempts, random)
         } else {
@@ -56,9 +74,17 @@ impl Recovery {
         }
     }
 
-    /// Whether this error is news, worth a line in the log: the first, or another than the last.
+    /// Whether this error is news, worth a line in the log: this outage has not said it before.
     pub fn is_news(&self, error: &PortError) -> bool {
-        self.said.as_ref().is_none_or(|said| said.kind != error.kind || said.message != error.message)
+        !self.said.iter().any(|said| is_same(said, error))
+    }
+
+    /// How long the next attempt may take, until it is signed in and ready.
+    ///
+    /// Short at first: a peer that was silent when the attempt began would hold it long after others are served. Every
+    /// fifth gets more, for one that is only slow.
+    pub fn attempt_within(&self) -> Duration {
+        if self.attempts % 5 == 4 { PATIENT_ATTEMPT } else { SHORT_ATTEMPT }
     }
 
     /// How many attempts have failed.
@@ -74,7 +100,7 @@ impl Recovery {
     /// What a port shows meanwhile.
     pub fn health(&self) -> Health {
         let connecting = || PortError::new(Kind::Unavailable, "connecting");
-        let error = self.said.clone().unwrap_or_else(connecting);
+        let error = self.said.last().cloned().unwrap_or_else(connecting);
         Health::Recovering { since: self.since, attempt: self.attempts, error }
     }
 }
@@ -106,7 +132,10 @@ mod tests {
         assert!(recovery.is_news(&denied));
         assert!(recovery.failed(&denied, 0.5) >= Duration::from_secs(5));
         assert!(!recovery.is_news(&denied));
-        assert!(recovery.is_news(&PortError::new(Kind::Unavailable, "away")));
-        assert!(matches!(recovery.health(), Health::Recovering { attempt: 1, .. }));
+        let away = PortError::new(Kind::Unavailable, "away");
+        assert!(recovery.is_news(&away));
+        recovery.failed(&away, 0.5);
+        assert!(!recovery.is_news(&denied), "two errors that take turns are said once each");
+        assert!(matches!(recovery.health(), Health::Recovering { attempt: 2, .. }));
     }
 }

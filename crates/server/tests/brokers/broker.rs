@@ -76,6 +76,16 @@ impl Broker {
         tokio::task::block_in_place(|| server.control(words)).unwrap();
     }
 
+    /// Connections past the proxy: for who is not to share the worker's faults.
+    pub(crate) fn open_directly(&self) -> Arc<dyn Queue> {
+        let port = match &self.server {
+            Server::RabbitMq(server) => server.port(),
+            Server::Redis(server) => server.port(),
+            Server::Nats(server) => server.port(),
+        };
+        open(&url(self.kind, port))
+    }
+
     /// The URL through the proxy.
     pub(crate) fn url(&self) -> String {
         url(self.kind, self.proxy.port())

@@ -41,6 +41,8 @@ impl Handler for Count {
 
 impl Counting {
     pub(crate) async fn start(broker: &Broker, prefetch: u32) -> Self {
+        // What the backends say is shown when a test fails. Somebody else may have asked for it before.
+        let _ = tracing_subscriber::fmt().with_test_writer().with_env_filter("info").try_init();
         let directory = tempfile::tempdir().unwrap();
         let storage = Embedded::open(&directory.path().join("data"), Options::default()).await.unwrap();
         let (log, ledger) = (Arc::new(storage.clone()), Arc::new(storage.clone()));
