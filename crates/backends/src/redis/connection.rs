@@ -27,11 +27,11 @@ const COMMANDS_QUEUED: usize = 128;
 const WRITE_BYTES: usize = 64 << 10;
 
 /// Takes what a server says unasked: kind and words. Must not block.
-pub type OnPush = Arc<dyn Fn(PushInfo) + Send + Sync>;
+pub(crate) type OnPush = Arc<dyn Fn(PushInfo) + Send + Sync>;
 
 /// A connection; cheap to clone. Commands of all clones share it, and are answered in their order.
 #[derive(Clone)]
-pub struct Connection {
+pub(crate) struct Connection {
     inner: MultiplexedConnection,
     shared: Arc<Shared>,
 }
@@ -78,7 +78,7 @@ impl Connection {
 
     /// Another connection of the same generation, for commands that wait so long at most: the end of one is the end of
     /// both.
-    pub async fn another(&self, waiting: Duration) -> Result<Self, PortError> {
+    pub(crate) async fn another(&self, waiting: Duration) -> Result<Self, PortError> {
         self.check()?;
         let configuration = configuration().set_response_timeout(Some(waiting + ANSWER_WITHIN));
         let inner = self.shared.connect(configuration).await;
@@ -87,12 +87,12 @@ impl Connection {
     }
 
     /// Counts the connections of a link, from 1.
-    pub fn generation(&self) -> u64 {
+    pub(crate) fn generation(&self) -> u64 {
         self.shared.generation
     }
 
     /// Waits until it is of no use any more, and says why.
-    pub async fn until_ended(&self) -> PortError {
+    pub(crate) async fn until_ended(&self) -> PortError {
         let mut ended = self.shared.ended.subscribe();
         let error = ended.wait_for(Option::is_some).await.ok().and_then(|error| error.clone());
         // The sender lives in `self`.
@@ -100,17 +100,17 @@ impl Connection {
     }
 
     /// Whether it is of no use any more.
-    pub fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.shared.ended.borrow().is_some()
     }
 
     /// Why the server takes no writes, while it takes none.
-    pub fn refusing(&self) -> watch::Receiver<Option<PortError>> {
+    pub(crate) fn refusing(&self) -> watch::Receiver<Option<PortError>> {
         self.shared.refusing.subscribe()
     }
 
     /// Ends it for all clones.
-    pub fn end(&self, error: PortError) {
+    pub(crate) fn end(&self, error: PortError) {
         self.shared.end(error);
     }
 
@@ -118,19 +118,19 @@ impl Connection {
     ///
     /// Errors: `Unavailable` when it was surely not run, `Unknown` when it may have been, `Full` when the server takes no
     /// writes, `Denied`, `Unsupported`, `Mismatch` (a key of another type), `Invalid`.
-    pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, PortError> {
+    pub(crate) async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, PortError> {
         self.check()?;
         self.answer(command.query_async(&mut self.inner.clone()).await)
     }
 
     /// Runs commands one after the other, without waiting in between; errors as of [`Connection::query`].
-    pub async fn pipeline<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, PortError> {
+    pub(crate) async fn pipeline<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, PortError> {
         self.check()?;
         self.answer(commands.query_async(&mut self.inner.clone()).await)
     }
 
     /// Runs a script with its keys and arguments; errors as of [`Connection::query`]. What it did before an error stays done.
-    pub async fn script<T: FromRedisValue>(
+    pub(crate) async fn script<T: FromRedisValue>(
         &self,
         script: &Script,
         fill: impl FnOnce(&mut ScriptInvocation<'_>),
@@ -142,7 +142,7 @@ impl Connection {
     }
 
     /// Asks for a sign of life; while the server takes no writes, whether it does again.
-    pub async fn ping(&self) -> Result<(), PortError> {
+    pub(crate) async fn ping(&self) -> Result<(), PortError> {
         let is_refusing = self.shared.refusing.borrow().is_some();
         let question = if is_refusing {
             cmd("SET").arg("outboard:probe").arg("").arg("PX").arg(1).to_owned()

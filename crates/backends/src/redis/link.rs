@@ -22,7 +22,7 @@ const SETTLED: Duration = Duration::from_secs(2);
 
 /// A server, and a connection to it that is recovered for ever. Cheap to clone; ends with the last clone.
 #[derive(Debug, Clone)]
-pub struct Link {
+pub(crate) struct Link {
     shared: Arc<Shared>,
     /// Stops the loop with the last clone.
     running: Arc<AbortOnDropHandle<()>>,
@@ -39,7 +39,7 @@ struct Shared {
 impl Link {
     /// Begins to connect, within a runtime; returns at once. `on_push` is given what the server says unasked, such as that
     /// a tracked key was changed.
-    pub fn start(target: Target, clock: Arc<dyn Clock>, on_push: Option<OnPush>) -> Self {
+    pub(crate) fn start(target: Target, clock: Arc<dyn Clock>, on_push: Option<OnPush>) -> Self {
         let health = watch::Sender::new(Recovery::begin(clock.now()).health());
         let current = watch::Sender::new(None);
         let shared = Arc::new(Shared { target, clock, on_push, current, health });
@@ -48,22 +48,22 @@ impl Link {
     }
 
     /// Where it leads to.
-    pub fn target(&self) -> &Target {
+    pub(crate) fn target(&self) -> &Target {
         &self.shared.target
     }
 
     /// Whether the server is reached and takes writes.
-    pub fn health(&self) -> watch::Receiver<Health> {
+    pub(crate) fn health(&self) -> watch::Receiver<Health> {
         self.shared.health.subscribe()
     }
 
     /// The connection, while there is one; it changes with each that is made.
-    pub fn connections(&self) -> watch::Receiver<Option<Connection>> {
+    pub(crate) fn connections(&self) -> watch::Receiver<Option<Connection>> {
         self.shared.current.subscribe()
     }
 
     /// The connection, without waiting for one: else the error that says why there is none.
-    pub fn connection(&self) -> Result<Connection, PortError> {
+    pub(crate) fn connection(&self) -> Result<Connection, PortError> {
         let current = self.shared.current.borrow().clone().filter(|connection| !connection.has_ended());
         current.ok_or_else(|| {
             let text = match self.shared.health.borrow().error() {
@@ -76,7 +76,7 @@ impl Link {
     }
 
     /// The connection, waiting for one until the deadline; then the error that says why there is none.
-    pub async fn connection_by(&self, deadline: Instant) -> Result<Connection, PortError> {
+    pub(crate) async fn connection_by(&self, deadline: Instant) -> Result<Connection, PortError> {
         let mut connections = self.connections();
         let is_good = |found: &Option<Connection>| found.as_ref().is_some_and(|good| !good.has_ended());
         let waiting = connections.wait_for(is_good);
@@ -86,7 +86,7 @@ impl Link {
     }
 
     /// Ends it for all clones.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.running.abort();
         let closed = PortError::new(Kind::Closed, "the connection to Redis was closed by us");
         self.shared.health.send_replace(Health::Failed(closed.clone()));

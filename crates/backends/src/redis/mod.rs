@@ -6,8 +6,8 @@ mod connection;
 mod refusal;
 mod target;
 
-pub use connection::{Connection, OnPush};
-pub use link::Link;
+pub(crate) use connection::{Connection, OnPush};
+pub(crate) use link::Link;
 pub use target::Target;
 
 #[cfg(test)]

@@ -5,6 +5,10 @@
 //! is killed leaves its jobs where others find them. Failed jobs wait, and dead ones lie, in Sidekiq's own sets, so
 //! that its pages show them and its processes can run them.
 //!
+//! How far Sidekiq's pages know us: queues, retries, scheduled and dead jobs, and what was processed and failed. Processes
+//! of ours are not listed, on purpose: Sidekiq looks the less often for due jobs the more processes there are, and we look
+//! for those of our own queues only.
+//!
 //! Claims are not bound to a connection: what is in hand when one is lost stays in hand, and is settled over the next.
 
 mod port;

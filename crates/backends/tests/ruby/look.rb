@@ -16,8 +16,6 @@ stats = Sidekiq::Stats.new
 puts JSON.generate(
   queues: Sidekiq::Queue.all.map(&:name), size: queue.size, latency: queue.latency, first: queue.first&.display_class,
   enqueued: stats.enqueued, processed: stats.processed, failed: stats.failed,
-  retries: entries(Sidekiq::RetrySet.new), dead: entries(Sidekiq::DeadSet.new), scheduled: entries(Sidekiq::ScheduledSet.new),
-  processes: Sidekiq::ProcessSet.new.map { |process| { queues: process["queues"], busy: process["busy"], tag: process.tag } },
-  work: Sidekiq::Workers.new.map { |_, _, work| work["queue"] }
+  retries: entries(Sidekiq::RetrySet.new), dead: entries(Sidekiq::DeadSet.new), scheduled: entries(Sidekiq::ScheduledSet.new)
 )
 Sidekiq::RetrySet.new.retry_all if ENV["RETRY"]
