@@ -243,7 +243,7 @@ impl Shared {
 
 impl Verdict {
     /// The error alone, where nothing has been sent yet.
-    fn into_error(self) -> PortError {
+    pub(super) fn into_error(self) -> PortError {
         match self {
             Self::Lost(error) | Self::Away(error) | Self::Full(error) | Self::Command(error) => error,
         }
@@ -251,7 +251,7 @@ impl Verdict {
 }
 
 /// The client's own limits are half a second for an answer; these are said where they are used.
-fn configuration() -> AsyncConnectionConfig {
+pub(super) fn configuration() -> AsyncConnectionConfig {
     AsyncConnectionConfig::new()
         .set_connection_timeout(None)
         .set_response_timeout(Some(ANSWER_WITHIN))

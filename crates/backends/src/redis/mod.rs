@@ -3,10 +3,12 @@
 mod link;
 
 mod connection;
+mod inspect;
 mod refusal;
 mod target;
 
 pub(crate) use connection::{Connection, OnPush};
+pub use inspect::{Facts, inspect};
 pub(crate) use link::Link;
 pub use target::Target;
 

@@ -4,11 +4,14 @@ mod report;
 
 mod machine;
 
+mod backends;
+
 pub(crate) use report::{Report, Status};
 
 use crate::config::Config;
 
-/// Looks at everything. Ends within seconds, whatever hangs.
+/// Looks at everything. Ends within seconds, whatever hangs: each part has a limit, and they are looked at together.
 pub(crate) async fn examine(config: &Config) -> Report {
-    Report::of(vec![machine::examine(config).await])
+    let (machine, backends) = tokio::join!(machine::examine(config), backends::examine(config));
+    Report::of(std::iter::once(machine).chain(backends).collect())
 }

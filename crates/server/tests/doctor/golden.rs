@@ -18,6 +18,19 @@ pub(crate) fn doctor(directory: &Path, arguments: &[&str], variables: &[(&str, S
     outboard(directory).arg("doctor").args(arguments).envs(variables).output().unwrap()
 }
 
+/// As [`compare`], without the machine; the time that connecting took and versions are left out.
+pub(crate) fn compare_backends(name: &str, output: &Output, volatile: &[(&str, &str)]) {
+    let all = text(&output.stdout);
+    let (_, backends) = all.split_once("\n\n").unwrap();
+    let masked = backends.lines().map(|line| match line.split_once(" takes connections (") {
+        Some((before, _)) => format!("{before} takes connections (…)\n"),
+        None if line.contains("√ version") => format!("{}…\n", line.trim_end_matches(|c: char| c != ' ')),
+        None => format!("{line}\n"),
+    });
+    let output = Output { stdout: masked.collect::<String>().into_bytes(), ..output.clone() };
+    compare(name, &output, volatile);
+}
+
 /// Compares what a run printed with what is recorded under this name. `volatile` are texts, such as ports, and what is
 /// recorded in their place.
 pub(crate) fn compare(name: &str, output: &Output, volatile: &[(&str, &str)]) {

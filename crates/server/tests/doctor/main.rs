@@ -10,4 +10,5 @@ mod harness;
 #[path = "../e2e/http.rs"]
 mod http;
 
+mod brokers;
 mod machine;

@@ -75,7 +75,7 @@ mod tests {
     const TABLE: &str = "\
 22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,nobarrier
 30 22 0:27 / /dev/shm rw,nosuid - tmpfs tmpfs rw,size=9k
-31 22 0:28 / /mnt/two\\040words rw - nfs4 host:/x rw,vers=4.2
+31 22 0:28 / /srv/two\\040words rw - nfs4 host:/x rw,vers=4.2
 32 22 0:29 / /var/lib rw - overlay overlay rw,lowerdir=a,volatile
 nonsense";
 
@@ -86,7 +86,7 @@ nonsense";
         assert_eq!(kind("/srv/data").unsynced(), Some("nobarrier"));
         assert!(kind("/dev/shm/data").is_volatile());
         assert_eq!(kind("/dev/shmx").kind, "ext4", "a part of a name is not a directory");
-        assert!(kind("/mnt/two words/data").is_network());
+        assert!(kind("/srv/two words/data").is_network());
         assert_eq!(kind("/var/lib/outboard").unsynced(), Some("volatile"));
     }
 }
