@@ -1,6 +1,7 @@
 //! Connections and channels, against a real broker.
 
 mod certificates;
+mod consuming;
 mod inspecting;
 mod publishing;
 mod refusals;
