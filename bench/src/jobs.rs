@@ -14,7 +14,7 @@ use crate::{
 const WARM_UP: usize = 2_000;
 
 /// Somebody who is measured, and what came of it.
-struct Contender {
+pub(crate) struct Contender {
     system: Box<dyn Peer>,
     jobs: usize,
     per_second: Samples,
@@ -26,7 +26,7 @@ const TIMES_THE_BEST: f64 = 5.0;
 /// Measures us and the peers.
 pub(crate) fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     let own = Box::new(Own::start(settings.directory("jobs")?, settings.concurrency)?);
-    let mut contenders = vec![Contender { system: own, jobs: 0, per_second: Samples::default() }];
+    let mut contenders = vec![Contender::new(own)];
     if !settings.is_alone {
         contenders.extend(peers(settings, report)?);
     }
@@ -64,7 +64,7 @@ fn peers(settings: &Settings, report: &Report) -> Result<Vec<Contender>> {
     let mut contenders = Vec::new();
     for found in peers::all(settings.data.path(), &settings.cache()?) {
         match found {
-            Ok(system) => contenders.push(Contender { system, jobs: 0, per_second: Samples::default() }),
+            Ok(system) => contenders.push(Contender::new(system)),
             Err((name, why)) => report.skipped(name, &why)?,
         }
     }
@@ -72,7 +72,7 @@ fn peers(settings: &Settings, report: &Report) -> Result<Vec<Contender>> {
 }
 
 /// One slice of each in turn, so that what disturbs the machine disturbs all.
-fn measure(contenders: &mut [Contender], producers: Producers, settings: &Settings) -> Result<()> {
+pub(crate) fn measure(contenders: &mut [Contender], producers: Producers, settings: &Settings) -> Result<()> {
     for contender in &mut *contenders {
         let warm_up = contender.system.run(producers, WARM_UP)?;
         let jobs = WARM_UP as f64 * settings.slice.as_secs_f64() / warm_up.as_secs_f64();
@@ -90,7 +90,17 @@ fn measure(contenders: &mut [Contender], producers: Producers, settings: &Settin
 }
 
 impl Contender {
-    fn row(&self, producers: Producers) -> Row {
+    pub(crate) fn new(system: Box<dyn Peer>) -> Self {
+        Self { system, jobs: 0, per_second: Samples::default() }
+    }
+
+    /// What came of it beside what came of another one.
+    pub(crate) fn beside(&self, peer: &Self, producers: Producers) -> Row {
+        let row = self.row(producers).against(peer.system.name(), peer.per_second.clone());
+        row.note(peer.system.durability())
+    }
+
+    pub(crate) fn row(&self, producers: Producers) -> Row {
         let how = match producers {
             Producers::Batching => "jobs, batches of 100",
             Producers::Awaiting => "jobs, 64 await each",

@@ -4,6 +4,7 @@
 //! is a timed test: with `--smoke` only half of each ratio is asserted.
 
 mod append;
+mod brokers;
 mod dispatch;
 mod forward;
 mod http;
@@ -48,6 +49,12 @@ enum Measure {
     Post,
     /// The released program to a fast receiver.
     Forward,
+    /// Workers and publishers on RabbitMQ, against clients in Go, Python and JavaScript.
+    Rabbitmq,
+    /// A worker on JetStream, against the bare client.
+    Jetstream,
+    /// Jobs in Sidekiq's format, against Sidekiq and BullMQ.
+    Sidekiq,
     /// The peers of `jobs` alone.
     Peers,
     /// The start after a kill, on a large data directory.
@@ -77,7 +84,7 @@ struct Arguments {
     /// The data directory of `start`: 1 is ten million messages, 100,000 parked and a million idempotency keys.
     #[arg(long, default_value_t = 1.0)]
     fill: f64,
-    /// Measure `jobs` without the peers.
+    /// Measure `jobs` and brokers without the peers.
     #[arg(long)]
     alone: bool,
     /// How many attempts our worker of `jobs` runs at once; a crash repeats at most twice as many.
@@ -100,6 +107,9 @@ const EACH: &[Measure] = &[
     Measure::Post,
     Measure::Forward,
     Measure::Start,
+    Measure::Rabbitmq,
+    Measure::Jetstream,
+    Measure::Sidekiq,
 ];
 
 fn main() -> Result<ExitCode> {
@@ -140,6 +150,9 @@ fn measure(measure: Measure, settings: &mut Settings, report: &mut Report) -> Re
         Measure::Post => post::run(settings, report),
         Measure::Forward => forward::run(settings, report),
         Measure::Start => start::run(settings, report),
+        Measure::Rabbitmq => brokers::rabbitmq(settings, report),
+        Measure::Jetstream => brokers::jetstream(settings, report),
+        Measure::Sidekiq => brokers::sidekiq(settings, report),
         Measure::Receiver => receiver::serve(),
     }
 }

@@ -63,6 +63,12 @@ impl Orders {
         Self { kind: kind.into(), payloads, next: 0 }
     }
 
+    /// The same orders as something else makes payloads of them.
+    pub(crate) fn wrapped(mut self, wrap: impl Fn(&Bytes) -> Bytes) -> Self {
+        self.payloads.iter_mut().for_each(|payload| *payload = wrap(payload));
+        self
+    }
+
     pub(crate) fn payload(&mut self) -> Bytes {
         self.next = (self.next + 1) % self.payloads.len();
         self.payloads[self.next].clone()
