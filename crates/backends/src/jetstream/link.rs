@@ -11,9 +11,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{protocol::connection::Connection, url::Target};
 
-/// How long a server may take to let us in.
-const CONNECT_WITHIN: Duration = Duration::from_secs(5);
-
 /// The way to a server; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Link {
@@ -148,7 +145,7 @@ impl Link {
         let mut recovery = Recovery::begin(shared.clock.now());
         loop {
             shared.health.send_replace(recovery.health());
-            let error = match Connection::open(&shared.target, CONNECT_WITHIN, shared.heartbeat).await {
+            let error = match Connection::open(&shared.target, recovery.attempt_within(), shared.heartbeat).await {
                 Ok(connection) => return connection,
                 Err(error) => error,
             };

@@ -15,7 +15,7 @@ use super::{
 };
 
 /// How long a connection may take, until the server has taken our name and password.
-const CONNECT_WITHIN: Duration = Duration::from_secs(4);
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long a command may take. Together with [`super::link::PING_EVERY`] a silent peer is noticed within 13 s.
 pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(8);

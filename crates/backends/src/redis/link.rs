@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use outboard_core::{Clock, Health, Kind, PortError, recovery::Recovery};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_util::task::AbortOnDropHandle;
 
@@ -125,7 +125,13 @@ async fn run(shared: Arc<Shared>) {
 async fn connect(shared: &Shared, generation: u64, recovery: &mut Recovery) -> Connection {
     shared.health.send_replace(recovery.health());
     loop {
-        let error = match Connection::open(&shared.target, generation, shared.on_push.clone()).await {
+        let within = recovery.attempt_within();
+        let opening = Connection::open(&shared.target, generation, shared.on_push.clone());
+        let late = |_| {
+            let text = format!("{} did not answer within {within:?}", shared.target);
+            PortError::new(Kind::Unavailable, text)
+        };
+        let error = match timeout(within, opening).await.map_err(late).flatten() {
             Ok(connection) => {
                 tracing::info!(target = %shared.target, attempts = recovery.attempts(), "connected to Redis");
                 return connection;

@@ -52,7 +52,7 @@ pub(super) async fn run(shared: Arc<Shared>, link: Link) {
     let mut known = None;
     let consuming = async {
         loop {
-            let Ok(connection) = link.connected().await else { return };
+            let Ok(connection) = connected(&shared, &link).await else { return };
             let began = Instant::now();
             let error = match Session::open(&shared, &link, connection, &mut known).await {
                 Ok(mut session) => match session.consume().await {
@@ -84,6 +84,23 @@ pub(super) async fn run(shared: Arc<Shared>, link: Link) {
     drop(state);
     shared.ended.cancel();
     shared.taker.notify_one();
+}
+
+/// Waits for a connection; meanwhile the consumer's trouble is the link's.
+async fn connected(shared: &Shared, link: &Link) -> Result<Connection, PortError> {
+    let mut health = link.health();
+    let mut connecting = std::pin::pin!(link.connected());
+    loop {
+        let now = health.borrow_and_update().clone();
+        if !now.is_ready() {
+            shared.lock().health = now;
+        }
+        tokio::select! {
+            biased;
+            connection = &mut connecting => return connection,
+            Ok(()) = health.changed() => {}
+        }
+    }
 }
 
 /// Ends what is left when everything should have gone back, at once when the server is not reached.
