@@ -145,10 +145,11 @@ impl Link {
         let mut recovery = Recovery::begin(shared.clock.now());
         loop {
             shared.health.send_replace(recovery.health());
-            let error = match Connection::open(&shared.target, recovery.attempt_within(), shared.heartbeat).await {
-                Ok(connection) => return connection,
-                Err(error) => error,
-            };
+            let error =
+                match Connection::open(&shared.target, recovery.attempt_within(), shared.heartbeat).await {
+                    Ok(connection) => return connection,
+                    Err(error) => error,
+                };
             if recovery.is_news(&error) {
                 tracing::warn!(server = %shared.target, "{error}; trying again");
             }

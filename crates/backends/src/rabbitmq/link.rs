@@ -20,8 +20,32 @@ use super::{connection::Connection, url::Target};
 /// A connection that ends sooner than this after it was made counts as one that could not be made: no hot loop.
 pub(crate) const SHORT: Duration = Duration::from_secs(1);
 
-/// How long connecting and signing in may take, unless the URL gives another time.
-const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+/// What the connections to one broker have said of an outage: what holds for all of them is said once.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Told(Arc<Mutex<Vec<Arc<str>>>>);
+
+/// So many different troubles are remembered.
+const REMEMBERED: usize = 32;
+
+impl Told {
+    /// Whether nobody has said this before.
+    fn is_first(&self, text: &Arc<str>) -> bool {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.contains(text) {
+            return false;
+        }
+        if told.len() == REMEMBERED {
+            told.remove(0);
+        }
+        told.push(text.clone());
+        true
+    }
+
+    /// The broker is there: whatever comes now is news.
+    fn forget(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
 
 /// One connection at a time, for as long as the link lives.
 #[derive(Debug)]
@@ -36,7 +60,7 @@ pub(crate) struct Link {
 
 impl Link {
     /// Begins to connect, and does not wait for it. `purpose` is for the log.
-    pub(crate) fn start(target: &Target, purpose: &'static str) -> Self {
+    pub(crate) fn start(target: &Target, purpose: &'static str, told: Told) -> Self {
         let (sender, connection) = watch::channel(None);
         let recovery = Recovery::begin(SystemClock.now());
         let (health_sender, health) = watch::channel(recovery.health());
@@ -44,6 +68,7 @@ impl Link {
         let supervisor = Supervisor {
             target: target.named(format!("outboard, {purpose}")),
             purpose,
+            told,
             connection: sender,
             health: health_sender,
             stop: stop.clone(),
@@ -97,6 +122,7 @@ impl Link {
 struct Supervisor {
     target: Target,
     purpose: &'static str,
+    told: Told,
     connection: watch::Sender<Option<Connection>>,
     health: watch::Sender<Health>,
     stop: CancellationToken,
@@ -107,7 +133,7 @@ impl Supervisor {
         loop {
             let opened = tokio::select! {
                 () = self.stop.cancelled() => return,
-                opened = Connection::open(&self.target, CONNECT_WITHIN) => opened,
+                opened = Connection::open(&self.target, recovery.attempt_within()) => opened,
             };
             let error = match opened {
                 Ok(connection) => {
@@ -126,7 +152,7 @@ impl Supervisor {
     }
 
     fn say_failed(&self, recovery: &Recovery, error: &PortError) {
-        if !recovery.is_news(error) {
+        if !recovery.is_news(error) || !self.told.is_first(&error.message) {
             return;
         }
         let (target, purpose) = (&self.target, self.purpose);
@@ -146,6 +172,7 @@ impl Supervisor {
         if attempts > 0 {
             tracing::info!(%target, purpose, attempts, "RabbitMQ is reached again");
         }
+        self.told.forget();
         let began = Instant::now();
         self.connection.send_replace(Some(connection.clone()));
         self.health.send_replace(Health::Ready);
@@ -173,6 +200,7 @@ impl Supervisor {
 #[derive(Debug)]
 pub(crate) struct Links {
     target: Target,
+    told: Told,
     /// At most so many consumers on a connection.
     room: usize,
     consuming: Mutex<Vec<Arc<Link>>>,
@@ -183,8 +211,8 @@ pub(crate) struct Links {
 pub(crate) struct Seat(Arc<Link>);
 
 impl Links {
-    pub(crate) fn new(target: Target, room: u16) -> Self {
-        Self { target, room: usize::from(room.max(1)), consuming: Mutex::default() }
+    pub(crate) fn new(target: Target, told: Told, room: u16) -> Self {
+        Self { target, told, room: usize::from(room.max(1)), consuming: Mutex::default() }
     }
 
     /// A place on a connection that has room, or on one more.
@@ -192,7 +220,7 @@ impl Links {
         let mut links = self.consuming.lock().unwrap_or_else(PoisonError::into_inner);
         let free = links.iter().find(|link| link.seats.load(Ordering::Relaxed) < self.room).cloned();
         let link = free.unwrap_or_else(|| {
-            let link = Arc::new(Link::start(&self.target, "consuming"));
+            let link = Arc::new(Link::start(&self.target, "consuming", self.told.clone()));
             links.push(link.clone());
             link
         });

@@ -25,7 +25,7 @@ use super::{
     consumer::QueueConsumer,
     dead,
     ladder::{self, Ladder},
-    link::{Link, Links},
+    link::{Link, Links, Told},
     options::Options,
     outgoing::{Exchanges, MAX_PAYLOAD, publication},
     publisher::{Limits, Publication, Publisher},
@@ -64,7 +64,8 @@ pub struct RabbitMq {
 impl RabbitMq {
     /// Begins to connect, and does not wait for it. Must be called within a tokio runtime, which its tasks run on.
     pub fn new(target: Target, options: Options) -> Self {
-        let publishing = Link::start(&target, "publishing");
+        let told = Told::default();
+        let publishing = Link::start(&target, "publishing", told.clone());
         let publisher = Publisher::start(publishing.connection(), Limits::default());
         let (sender, health) = watch::channel(publishing.health().borrow().clone());
         let watching = watch_health(publishing.health(), publisher.refusing(), sender);
@@ -75,7 +76,7 @@ impl RabbitMq {
             exchanges: Exchanges::new(publishing.connection()),
             ladder: Arc::new(Ladder::new(publishing.connection())),
             publisher: Arc::new(publisher),
-            consuming: Links::new(target, options.consumers_per_connection),
+            consuming: Links::new(target, told, options.consumers_per_connection),
             publishing,
             is_closed: AtomicBool::new(false),
         }

@@ -52,7 +52,8 @@ pub(super) async fn run(core: Arc<Core>) {
         let end = match begin(&core, &connection, &mut memory).await {
             Ok(channel) => {
                 let end = serve(&core, &channel, &memory.tag).await;
-                if began.elapsed() >= SHORT {
+                let has_consumed = matches!(core.state().standing, Standing::Consuming);
+                if has_consumed && began.elapsed() >= SHORT {
                     memory.recovery = Recovery::begin(SystemClock.now());
                 }
                 end
