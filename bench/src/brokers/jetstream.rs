@@ -39,8 +39,10 @@ pub(crate) fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     let workshop = Workshop::open(&settings.directory("jetstream")?, || {
         Ok(Arc::new(JetStream::open(target, Options::default(), system_clock())))
     })?;
-    let client = workshop.block_on(async_nats::connect(server.url()))?;
-    let context = jetstream::new(client);
+    let context = workshop.block_on(async {
+        // It has a task of its own, too.
+        anyhow::Ok(jetstream::new(async_nats::connect(server.url()).await?))
+    })?;
     let mut peers: Vec<(Box<dyn Contender>, Target)> = Vec::new();
     if !settings.is_alone {
         let bare = Bare { workshop: workshop.clone(), context: context.clone() };
