@@ -166,10 +166,12 @@ impl Ground for Queues {
         let asked = Instant::now();
         loop {
             let stats = self.workshop.block_on(self.workshop.queue.stats(name.into()))?;
-            if stats.ready == Some(wanted) {
+            // A quorum queue may drop the last acknowledgements when their channel is closed right after them.
+            let more = if self.kind == QueueKind::Quorum { u64::from(PREFETCH) } else { 0 };
+            if stats.ready.is_some_and(|ready| (wanted..=wanted + more).contains(&ready)) {
                 break;
             }
-            // A quorum queue counts a little later.
+            // It also counts a little later.
             ensure!(asked.elapsed() < COUNTED_WITHIN, "{:?} messages are left, not {wanted}", stats.ready);
             std::thread::sleep(Duration::from_millis(20));
         }
