@@ -114,6 +114,12 @@ impl Broker {
     }
 }
 
+/// A queue that is there, with an id from each publisher.
+pub(crate) fn consume_queue(name: &str, prefetch: u32) -> ConsumeSpec {
+    let queue = QueueSpec { create: false, ..QueueSpec::named(name) };
+    ConsumeSpec { prefetch: Prefetch::Fixed(prefetch), ..ConsumeSpec::new("worker", queue) }
+}
+
 fn url(kind: Kind, port: u16) -> String {
     match kind {
         Kind::RabbitMq | Kind::Quorum => rabbitmq::url_at(port),

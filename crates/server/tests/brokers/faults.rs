@@ -48,6 +48,7 @@ impl Load {
     }
 
     async fn run(self: Arc<Self>, queue: Arc<dyn Queue>) {
+        let mut batches = tokio::time::interval(Duration::from_millis(20));
         while !self.stop.load(Ordering::SeqCst) {
             let from = self.published.load(Ordering::SeqCst);
             let mut left: Vec<u64> = (from..from + 50).collect();
@@ -69,7 +70,7 @@ impl Load {
                 }
                 left = again;
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            batches.tick().await;
         }
     }
 }

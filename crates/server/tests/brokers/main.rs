@@ -19,6 +19,7 @@ mod scale;
 mod broker;
 mod counting;
 
+mod crashes;
 mod drains;
 mod faults;
 mod many;
