@@ -36,6 +36,10 @@ const FRESH: Duration = Duration::from_secs(60);
 /// So much longer than twice its delay a queue lives without being declared.
 const SPARE: Duration = Duration::from_secs(15 * 60);
 
+/// For so long after a queue was made, a `kill -9` of the broker may undo that, with all that is in it: the broker writes
+/// down that a queue exists some two seconds after it said so.
+const YOUNG: Duration = Duration::from_secs(4);
+
 /// So many queues are remembered as declared. Beyond that, they are declared again.
 const REMEMBERED: usize = 4_096;
 
@@ -65,19 +69,27 @@ pub(crate) fn dead_name(queue: &str) -> String {
     format!("{queue}.dlq")
 }
 
+/// What is known of a waiting queue or a dead-letter queue.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    /// When it was declared for the last time.
+    declared: Instant,
+    /// From when on it survives whatever becomes of the broker's process.
+    safe: Instant,
+}
+
 /// Makes waiting queues and dead-letter queues when they are needed.
 #[derive(Debug)]
 pub(crate) struct Ladder {
     link: watch::Receiver<Option<Connection>>,
-    /// When each was declared for the last time.
-    declared: Mutex<HashMap<Arc<str>, Instant>>,
+    known: Mutex<HashMap<Arc<str>, Known>>,
     /// Queues that are replicated: so is what waits for them.
     quorum: Mutex<HashSet<QueueName>>,
 }
 
 impl Ladder {
     pub(crate) fn new(link: watch::Receiver<Option<Connection>>) -> Self {
-        Self { link, declared: Mutex::default(), quorum: Mutex::default() }
+        Self { link, known: Mutex::default(), quorum: Mutex::default() }
     }
 
     /// Takes note of how a queue is kept.
@@ -135,8 +147,8 @@ impl Ladder {
 
     /// Existing ones with other arguments are used as they are.
     async fn declare(&self, name: Arc<str>, arguments: Table) -> Result<Arc<str>, PortError> {
-        let is_fresh = |at: &Instant| at.elapsed() < FRESH;
-        if self.known().get(&name).is_some_and(is_fresh) {
+        let before = self.known().get(&name).copied();
+        if before.is_some_and(|known| known.declared.elapsed() < FRESH) {
             return Ok(name);
         }
         let Some(connection) = self.link.borrow().clone() else {
@@ -144,15 +156,25 @@ impl Ladder {
         };
         // Counted from before it is asked for, so that the queue never expires earlier than we think.
         let asked = Instant::now();
-        let declaring = topology::ensure_plain(&connection, &name, arguments);
+        let declaring = async {
+            let was_there = before.is_some() || topology::look(&connection, &name).await.is_ok();
+            topology::ensure_plain(&connection, &name, arguments).await.map(|_| was_there)
+        };
         let late = || PortError::new(Kind::Unavailable, "the broker does not answer");
-        timeout(WITHIN, declaring).await.unwrap_or_else(|_| Err(late()))?;
+        let was_there = timeout(WITHIN, declaring).await.unwrap_or_else(|_| Err(late()))?;
+        let made = if was_there { asked } else { Instant::now() + YOUNG };
         let mut known = self.known();
         if known.len() >= REMEMBERED {
             known.clear();
         }
-        known.insert(name.clone(), asked);
+        known.insert(name.clone(), Known { declared: asked, safe: before.map_or(made, |known| known.safe) });
         Ok(name)
+    }
+
+    /// From when on what is in it survives a `kill -9` of the broker. Until then, the original of what was published to it
+    /// is not acknowledged.
+    pub(crate) fn safe_from(&self, name: &str) -> Instant {
+        self.known().get(name).map_or_else(Instant::now, |known| known.safe)
     }
 
     /// It is not there, whatever we thought.
@@ -167,8 +189,8 @@ impl Ladder {
         names.filter_map(|name| known.get_key_value(&*name).map(|(name, _)| name.clone())).collect()
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, Instant>> {
-        self.declared.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

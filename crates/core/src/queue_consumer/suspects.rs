@@ -77,8 +77,7 @@ impl Suspects {
         self.left -= 1;
         let key = key_of(&delivery.message);
         if self.crashes.get(&key).is_some_and(|crashes| *crashes >= CRASHES_TO_BURY) {
-            self.crashes.remove(&key);
-            self.is_dirty = true;
+            // It is remembered: when the process dies before the broker knows, it comes again.
             let text = format!(
                 "{CRASHES_TO_BURY} crashes: the process crashed {CRASHES_TO_BURY} times in a row while only this message ran alone"
             );
@@ -207,7 +206,7 @@ mod tests {
         let third = crash(second.as_deref());
         let mut suspects = Suspects::after_a_crash(third.as_deref(), 10);
         assert!(suspects.take(delivery(7)).unwrap_err().starts_with("3 crashes"));
-        assert_eq!(note(&mut suspects), None, "what is buried is forgotten");
+        assert!(suspects.take(delivery(7)).is_err(), "it is buried again when it comes again");
 
         let mut suspects = Suspects::after_a_crash(second.as_deref(), 10);
         assert!(suspects.take(delivery(7)).unwrap().is_none());

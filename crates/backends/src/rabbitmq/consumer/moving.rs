@@ -2,7 +2,7 @@
 //! then acknowledged, so that a message is always in one of the two places.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
@@ -15,7 +15,10 @@ use outboard_core::{
     queue::ConsumeSpec,
     time::SystemClock,
 };
-use tokio::{sync::Notify, time::sleep};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, sleep_until},
+};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
@@ -75,6 +78,8 @@ struct Moves {
     waiting: Vec<Move>,
     /// By the number that the publisher answers with.
     out: HashMap<u64, (Move, Arc<str>)>,
+    /// Confirmed, in a queue that a kill of the broker may still undo: by when it may not.
+    young: VecDeque<(Instant, Tag, Ticket)>,
     last: u64,
     /// How often in a row something went wrong.
     failures: u32,
@@ -117,6 +122,7 @@ impl Mover {
         let mut state = self.state();
         state.waiting.clear();
         state.out.clear();
+        state.young.clear();
     }
 
     /// Nothing will be moved any more.
@@ -130,7 +136,11 @@ impl Mover {
         loop {
             let waiting = std::mem::take(&mut self.state().waiting);
             if waiting.is_empty() {
-                self.wake.notified().await;
+                let next = self.settle_grown();
+                tokio::select! {
+                    () = self.wake.notified() => {}
+                    () = until(next) => {}
+                }
                 continue;
             }
             let mut batch = Vec::with_capacity(waiting.len());
@@ -145,6 +155,28 @@ impl Mover {
             if failures > 0 {
                 sleep(AGAIN.delay(failures, fastrand::f64())).await;
             }
+        }
+    }
+
+    /// Settles what is safe by now; says when the next one is.
+    fn settle_grown(&self) -> Option<Instant> {
+        loop {
+            let (tag, ticket) = {
+                let mut state = self.state();
+                let &(safe, tag, ticket) = state.young.front()?;
+                if safe > Instant::now() {
+                    return Some(safe);
+                }
+                state.young.pop_front();
+                (tag, ticket)
+            };
+            self.moved(tag, ticket);
+        }
+    }
+
+    fn moved(&self, tag: Tag, ticket: Ticket) {
+        if let Some(core) = self.core.upgrade() {
+            core.moved(tag, ticket);
         }
     }
 
@@ -215,16 +247,31 @@ impl Mover {
     }
 }
 
+/// Sleeps until then; for ever without a time.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Answers for Mover {
     fn answer(&self, token: u64, result: Result<(), PortError>) {
         let Some((message, name)) = self.state().out.remove(&token) else { return };
         let error = match result {
             Ok(()) => {
+                let safe = self.ladder.safe_from(&name);
+                let is_safe = safe <= Instant::now();
                 let mut state = self.state();
                 (state.failures, state.said) = (0, None);
+                if !is_safe {
+                    state.young.push_back((safe, message.tag, message.ticket));
+                }
                 drop(state);
-                if let Some(core) = self.core.upgrade() {
-                    core.moved(message.tag, message.ticket);
+                if is_safe {
+                    self.moved(message.tag, message.ticket);
+                } else {
+                    self.wake.notify_one();
                 }
                 return;
             }

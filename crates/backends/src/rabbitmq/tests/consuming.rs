@@ -170,6 +170,37 @@ async fn what_is_persistent_survives_the_end_of_the_broker() {
     assert_eq!(queues.dead("survives".into(), 10).await.unwrap().len(), 1);
 }
 
+/// A retry counts as settled when it waits in a queue that survives the broker's process.
+#[tokio::test]
+async fn a_waiting_retry_survives_a_kill_of_the_broker() {
+    let broker = tokio::task::spawn_blocking(start).await.unwrap();
+    let queues = queues(&broker.url());
+    let consumer = consumer(&queues, "waits").await;
+    queues.declare(QueueSpec::named("waits")).await.unwrap();
+    publish(&queues, "waits", "[1]").await;
+    let first = one(&consumer).await;
+    let delay = Duration::from_secs(8);
+    settle(&consumer, first.tag, Verdict::RetryAfter { delay, reason: "not yet".into() }).await;
+    let broker = tokio::task::spawn_blocking(move || {
+        let mut broker = broker;
+        broker.kill();
+        broker.restart().map(|()| broker)
+    });
+    let _broker = broker.await.unwrap().unwrap();
+    // The broker may have lost the acknowledgement of the original, but not the copy.
+    let waiting = async {
+        loop {
+            let delivery = one(&consumer).await;
+            settle(&consumer, delivery.tag, Verdict::Done).await;
+            if delivery.attempt == 2 {
+                return delivery;
+            }
+        }
+    };
+    let second = tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("it is not lost");
+    assert_eq!(&second.message.payload[..], b"[1]");
+}
+
 #[tokio::test]
 async fn a_queue_with_other_arguments_is_used_as_it_is() {
     let queues = queues(&shared().url());
