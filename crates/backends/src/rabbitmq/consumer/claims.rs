@@ -190,6 +190,27 @@ impl Claims {
 
     /// Everything that is to be acknowledged now, in as few words as possible.
     pub(super) fn acks(&mut self, to: &mut Vec<Ack>) {
+        let whole = self.acks_in_a_row(to);
+        let mut unsent = std::mem::take(&mut self.unsent);
+        for number in unsent.drain(..).filter(|&number| whole.is_none_or(|whole| number > whole)) {
+            if let Some(place) = self.place(number) {
+                *place = Place::Gone;
+            }
+            to.push(Ack { number, multiple: false });
+        }
+        self.unsent = unsent;
+    }
+
+    /// What one word can say: everything up to the oldest one that is unsettled. What was settled out of turn waits for
+    /// those before it, which are soon settled, too.
+    pub(super) fn acks_up_to_the_oldest(&mut self, to: &mut Vec<Ack>) {
+        if let Some(whole) = self.acks_in_a_row(to) {
+            self.unsent.retain(|number| *number > whole);
+        }
+    }
+
+    /// One word for those at the front, and their last number, if there are several.
+    fn acks_in_a_row(&mut self, to: &mut Vec<Ack>) -> Option<u64> {
         let (mut last, mut count) = (None, 0);
         while let Some(Place::Settled | Place::Gone) = self.places.front() {
             self.base += 1;
@@ -200,14 +221,7 @@ impl Claims {
         // "With all before it" would take in an older one that is still unsettled.
         let whole = last.filter(|_| count > 1 && self.stragglers.is_empty());
         to.extend(whole.map(|number| Ack { number, multiple: true }));
-        let mut unsent = std::mem::take(&mut self.unsent);
-        for number in unsent.drain(..).filter(|&number| whole.is_none_or(|whole| number > whole)) {
-            if let Some(place) = self.place(number) {
-                *place = Place::Gone;
-            }
-            to.push(Ack { number, multiple: false });
-        }
-        self.unsent = unsent;
+        whole
     }
 
     /// Gives up everything that is not handed out.
