@@ -3,6 +3,7 @@
 //! `OUTBOARD_TEST_SCALE` says with which numbers.
 
 #![allow(clippy::unwrap_used)] // A test that cannot go on fails.
+#![allow(clippy::print_stdout)] // What was seen belongs to what is shown.
 
 #[expect(dead_code, reason = "the tests of single features need more of it")]
 #[path = "../e2e/harness.rs"]
