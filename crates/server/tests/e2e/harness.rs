@@ -209,7 +209,8 @@ impl Server {
 
     pub(crate) fn stop(&mut self) {
         self.signal(Signal::TERM);
-        assert_eq!(self.wait().code(), Some(0), "{}", self.seen.join("\n"));
+        let code = self.wait().code();
+        assert_eq!(code, Some(0), "{:#?}", self.log_so_far());
     }
 
     pub(crate) fn metric(&self, line_start: &str) -> Option<f64> {
