@@ -1,6 +1,8 @@
 //! Outboard's ports on brokers: a module and a feature each.
 
 mod address;
+#[cfg(any(feature = "rabbitmq", feature = "sidekiq", feature = "jetstream"))]
+mod authority;
 
 #[cfg(feature = "jetstream")]
 pub mod jetstream;

@@ -26,12 +26,19 @@ const CONCURRENCY: u32 = 256;
 /// The two workers that a long one becomes: the first takes in, the second handles.
 pub(crate) fn split(spec: WorkerSpec) -> (WorkerSpec, WorkerSpec) {
     let kind: Arc<str> = format!("intake/{}", spec.name).into();
+    let mut policy = Policy { concurrency: CONCURRENCY, ..Policy::default() };
+    if let Source::Queue(source) = &spec.source
+        && let Some(limit) = source.queue().capabilities().hold_limit
+    {
+        // An append takes some milliseconds, however long the handler behind it may take.
+        policy.timeout = policy.timeout.min(limit / 2);
+    }
     let intake = WorkerSpec {
         name: format!("{}.intake", spec.name).into(),
         description: format!("Takes the messages of {} into the log for `{}`", spec.source, spec.name),
         types: spec.types.clone(),
         start: Start::End,
-        policy: Policy { concurrency: CONCURRENCY, ..Policy::default() },
+        policy,
         handler: Arc::new(Intake { kind: kind.clone() }),
         periodic: Vec::new(),
         source: spec.source.clone(),

@@ -7,8 +7,11 @@ use std::sync::{
 
 use anyhow::Result;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
-    net::{TcpListener, TcpStream},
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{ReadHalf, WriteHalf},
+    },
     sync::watch,
 };
 use tokio_util::task::AbortOnDropHandle;
@@ -29,6 +32,8 @@ pub enum Mode {
 struct Order {
     mode: Mode,
     generation: u64,
+    /// How often everything was to be closed: who looks late has to end all the same.
+    closes: u64,
 }
 
 /// Stands before a server on this machine. Dropping it ends its connections.
@@ -48,7 +53,7 @@ impl Proxy {
     pub async fn start(upstream: u16) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
-        let order = Arc::new(watch::Sender::new(Order { mode: Mode::Pass, generation: 0 }));
+        let order = Arc::new(watch::Sender::new(Order { mode: Mode::Pass, generation: 0, closes: 0 }));
         let (open, taken) = (Arc::new(watch::Sender::new(0)), Arc::<AtomicUsize>::default());
         let listening = listen(listener, upstream, order.clone(), (open.clone(), taken.clone()));
         let listening = AbortOnDropHandle::new(tokio::spawn(listening));
@@ -62,12 +67,18 @@ impl Proxy {
 
     /// From now on it does this, also with the connections that it has.
     pub fn set(&self, mode: Mode) {
-        self.order.send_modify(|order| order.mode = mode);
+        self.order.send_modify(|order| {
+            order.mode = mode;
+            order.closes += u64::from(mode == Mode::Close);
+        });
     }
 
     /// Passes new connections, while those that it has stay as they are for ever: silent ones stay silent.
     pub fn renew(&self) {
-        self.order.send_modify(|order| *order = Order { mode: Mode::Pass, generation: order.generation + 1 });
+        self.order.send_modify(|order| {
+            order.mode = Mode::Pass;
+            order.generation += 1;
+        });
     }
 
     /// How many connections there are now.
@@ -111,41 +122,79 @@ async fn listen(
     }
 }
 
-async fn connection(mut client: TcpStream, upstream: u16, mut order: watch::Receiver<Order>) {
-    let mut server = None;
-    let Order { mut mode, generation } = *order.borrow_and_update();
-    loop {
-        let passing = async {
-            match mode {
-                Mode::Pass => pass(&mut client, &mut server, upstream).await,
-                Mode::Close => {}
-                Mode::Silent => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = passing => return,
-            changed = order.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-            }
+/// What one connection makes of the orders: those that are not for it change nothing.
+struct Orders {
+    order: watch::Receiver<Order>,
+    began: Order,
+    mode: Mode,
+}
+
+impl Orders {
+    fn new(order: watch::Receiver<Order>) -> Self {
+        let began = *order.borrow();
+        Self { order, began, mode: began.mode }
+    }
+
+    /// What to do now.
+    fn mode(&mut self) -> Mode {
+        let now = *self.order.borrow_and_update();
+        if now.generation == self.began.generation {
+            self.mode = if now.closes > self.began.closes { Mode::Close } else { now.mode };
         }
-        let now = *order.borrow_and_update();
-        if now.generation == generation {
-            mode = now.mode;
+        self.mode
+    }
+
+    /// Returns when there may be something else to do.
+    async fn changed(&mut self) {
+        if self.order.changed().await.is_err() {
+            std::future::pending().await
         }
     }
 }
 
-/// Passes bytes on until one side ends.
-async fn pass(client: &mut TcpStream, server: &mut Option<TcpStream>, upstream: u16) {
-    if server.is_none() {
-        *server = TcpStream::connect(("127.0.0.1", upstream)).await.ok();
+async fn connection(mut client: TcpStream, upstream: u16, order: watch::Receiver<Order>) {
+    let mut orders = Orders::new(order.clone());
+    // The server hears of a connection when the first byte may pass.
+    loop {
+        match orders.mode() {
+            Mode::Pass => break,
+            Mode::Close => return,
+            Mode::Silent => orders.changed().await,
+        }
     }
-    let Some(server) = server else { return };
+    let Ok(mut server) = TcpStream::connect(("127.0.0.1", upstream)).await else { return };
+    let (from_client, to_client) = client.split();
+    let (from_server, to_server) = server.split();
     // An end is an end, whichever way it came.
-    let _ = copy_bidirectional(client, server).await;
-    let _ = server.shutdown().await;
+    tokio::select! {
+        () = pass(from_client, to_server, Orders::new(order.clone())) => {}
+        () = pass(from_server, to_client, Orders::new(order)) => {}
+    }
+}
+
+/// Passes bytes on in one direction. What was read is written, also when silence is ordered meanwhile: a connection may
+/// stall or end, but never lose bytes from its middle.
+async fn pass(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut orders: Orders) {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match orders.mode() {
+            Mode::Pass => {}
+            Mode::Close => return,
+            Mode::Silent => {
+                orders.changed().await;
+                continue;
+            }
+        }
+        let read = tokio::select! {
+            biased;
+            () = orders.changed() => continue,
+            read = from.read(&mut buffer) => read,
+        };
+        let Ok(read @ 1..) = read else { return };
+        if to.write_all(&buffer[..read]).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Reads until the peer ends the connection, for tests of what a peer is told.

@@ -4,6 +4,8 @@ use std::{fmt, sync::Arc};
 
 use outboard_core::{Kind, PortError};
 
+use crate::authority::{decode, split_port};
+
 /// Where to connect to, and as whom. Its `Debug` and [`fmt::Display`] leave passwords and tokens out.
 ///
 /// `tls://` asks for TLS; `nats://` takes it when the server asks for it.
@@ -47,8 +49,11 @@ impl std::str::FromStr for Target {
         if rest.contains(['/', '?', '#']) {
             return Err(invalid("ends with the port: the queue's name is given by itself"));
         }
-        let decode =
-            |text: &str| decode(text).ok_or_else(|| invalid("has a `%` that no two hex digits follow"));
+        let decode = |text: &str| {
+            decode(text)
+                .map(Arc::<str>::from)
+                .ok_or_else(|| invalid("has a `%` that no two hex digits follow"))
+        };
         let (account, address) = match rest.rsplit_once('@') {
             None => (Account::Nobody, rest),
             Some((account, address)) => match account.split_once(':') {
@@ -58,40 +63,12 @@ impl std::str::FromStr for Target {
                 }
             },
         };
-        let (host, port) = split_port(address).ok_or_else(|| invalid("has a port from 1 to 65535"))?;
+        let (host, port) = split_port(address, 4222).ok_or_else(|| invalid("has a port from 1 to 65535"))?;
         if host.is_empty() {
             return Err(invalid("names a host"));
         }
         Ok(Self { host: host.into(), port, account, is_tls })
     }
-}
-
-fn split_port(address: &str) -> Option<(&str, u16)> {
-    let (host, port) = match address.strip_prefix('[') {
-        Some(rest) => {
-            let (host, rest) = rest.split_once(']')?;
-            (host, if rest.is_empty() { None } else { Some(rest.strip_prefix(':')?) })
-        }
-        None => address.split_once(':').map_or((address, None), |(host, port)| (host, Some(port))),
-    };
-    let Some(port) = port else { return Some((host, 4222)) };
-    Some((host, port.parse().ok().filter(|&port| port > 0)?))
-}
-
-fn decode(text: &str) -> Option<Arc<str>> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        rest = tail;
-        if *first != b'%' {
-            bytes.push(*first);
-            continue;
-        }
-        let digits = rest.get(..2).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
-        bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
-        rest = &rest[2..];
-    }
-    Some(String::from_utf8(bytes).ok()?.into())
 }
 
 impl fmt::Display for Target {

@@ -4,6 +4,8 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use outboard_core::{Kind, PortError};
 
+use crate::authority::{self, split_port};
+
 /// Where to connect to, and as whom. Its `Debug` and [`fmt::Display`] leave the password out.
 ///
 /// With `amqps://` the connection is made over TLS. Parameters, each at most once:
@@ -129,41 +131,9 @@ fn invalid(text: &str) -> PortError {
     PortError::new(Kind::Invalid, format!("the broker's URL {text}"))
 }
 
-fn split_port(address: &str, usual: u16) -> Option<(&str, u16)> {
-    if let Some(rest) = address.strip_prefix('[') {
-        let (host, rest) = rest.split_once(']')?;
-        let port = if rest.is_empty() { usual } else { port(rest.strip_prefix(':')?)? };
-        return Some((host, port));
-    }
-    match address.split_once(':') {
-        None => Some((address, usual)),
-        Some((host, digits)) => Some((host, port(digits)?)),
-    }
-}
-
-fn port(digits: &str) -> Option<u16> {
-    digits.parse().ok().filter(|&port| port > 0)
-}
-
 fn decode(text: &str) -> Result<Arc<str>, PortError> {
-    decode_bytes(text)
-        .ok_or_else(|| invalid("has a `%` that no two hex digits follow, or text that is not UTF-8"))
-}
-
-fn decode_bytes(text: &str) -> Option<Arc<str>> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        rest = tail;
-        if *first != b'%' {
-            bytes.push(*first);
-            continue;
-        }
-        let digits = rest.get(..2).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
-        bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
-        rest = &rest[2..];
-    }
-    Some(String::from_utf8(bytes).ok()?.into())
+    let wrong = || invalid("has a `%` that no two hex digits follow, or text that is not UTF-8");
+    authority::decode(text).map(Into::into).ok_or_else(wrong)
 }
 
 impl fmt::Display for Target {

@@ -197,7 +197,7 @@ impl Job {
             timestamp: time("created_at").or_else(|| time("enqueued_at")).unwrap_or(now),
             run_at: None,
         };
-        let attempt = attempts(&object) + 1;
+        let attempt = attempts(&object).saturating_add(1);
         let is_returned = object.get(RETURNED).is_some();
         Ok(Self { message: Arc::new(message), attempt, is_identified, is_returned, raw: raw.clone() })
     }

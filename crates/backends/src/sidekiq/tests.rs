@@ -185,7 +185,9 @@ async fn cuts_under_load_leave_nothing_behind() {
     let mut doubled = 0;
     while came.len() < 2_000 {
         for delivery in consumer.next(7).await.unwrap() {
-            doubled += usize::from(!came.insert(delivery.message.payload.clone()));
+            let is_new = came.insert(delivery.message.payload.clone());
+            // A machine that is too busy for a sign of life may have others take over.
+            doubled += usize::from(!is_new && !delivery.redelivered);
             consumer.settle(Settlement { tag: delivery.tag, verdict: Verdict::Done, effects: None });
         }
         if came.len() % 100 < 7 {
@@ -195,7 +197,7 @@ async fn cuts_under_load_leave_nothing_behind() {
             proxy.set(Mode::Pass);
         }
     }
-    assert_eq!(doubled, 0, "a claim outlives its connection");
+    assert_eq!(doubled, 0, "a claim outlives its connection, or what it was comes as redelivered");
     let drained = consumer.drain(Instant::now() + Duration::from_secs(10)).await.unwrap();
     assert_eq!(drained.returned, 0);
     let beside = Site::on(&SERVER.url(), "cut");

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use outboard_core::{Kind, PortError, queue::QueueName};
 
-use crate::redis::Target;
+use crate::{authority::decode, redis::Target};
 
 /// How jobs are written that we enqueue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -70,21 +70,10 @@ pub(super) fn checked_name(name: &str) -> Result<QueueName, PortError> {
 }
 
 fn decoded(text: &str) -> Result<String, PortError> {
-    let invalid =
-        || PortError::new(Kind::Invalid, "the queue's name in the URL has a `%` without two hex digits");
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        rest = tail;
-        if *first != b'%' {
-            bytes.push(*first);
-            continue;
-        }
-        let digits = tail.get(..2).and_then(|digits| std::str::from_utf8(digits).ok()).ok_or_else(invalid)?;
-        bytes.push(u8::from_str_radix(digits, 16).map_err(|_| invalid())?);
-        rest = &tail[2..];
-    }
-    String::from_utf8(bytes).map_err(|_| invalid())
+    let text = decode(text);
+    text.ok_or_else(|| {
+        PortError::new(Kind::Invalid, "the queue's name in the URL has a `%` without two hex digits")
+    })
 }
 
 impl fmt::Display for Address {

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// How long to wait before a commit that was refused is tried again.
-const REFUSED_WAIT: Duration = Duration::from_millis(100);
+pub(super) const REFUSED_WAIT: Duration = Duration::from_millis(100);
 
 /// A commit takes no further unit with which it would have more bytes than this. The first one always goes.
 const COMMIT_BYTES: usize = 2 << 20;

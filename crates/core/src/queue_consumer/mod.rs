@@ -124,7 +124,15 @@ impl QueueConsumer {
             }
             if !unsure.is_empty() {
                 let ids = unsure.iter().map(|(_, id)| id.clone()).collect();
-                let done = shared.ledger.inbox(shared.worker.clone(), ids).await?;
+                let done = match shared.ledger.inbox(shared.worker.clone(), ids).await {
+                    Err(error) if error.is_transient() => {
+                        shared.lock().trouble = Some(error);
+                        tokio::time::sleep(flush::REFUSED_WAIT).await;
+                        continue;
+                    }
+                    done => done?,
+                };
+                shared.lock().trouble = None;
                 shared.sort_out(unsure.into_iter().map(|(tag, _)| tag).zip(done));
                 continue;
             }

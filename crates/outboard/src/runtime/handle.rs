@@ -245,7 +245,13 @@ impl WorkerHandle {
     pub(crate) fn recovering(&self) -> Option<Health> {
         let rests = !matches!(self.state(), WorkerState::Running | WorkerState::Outage { .. });
         let health = self.0.consumer.status().health;
-        (!rests && matches!(health, Health::Recovering { .. })).then_some(health)
+        let is_away = match (&health, &self.0.shared.source) {
+            (Health::Recovering { .. }, _) => true,
+            // On a queue nothing comes meanwhile; on the log, what was claimed goes on.
+            (Health::Refusing(_), Source::Queue(_)) => true,
+            _ => false,
+        };
+        (!rests && is_away).then_some(health)
     }
 
     /// How it is now; cheap.

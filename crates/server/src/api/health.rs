@@ -67,7 +67,8 @@ impl Report {
             Health::Recovering { attempt, error, .. } => {
                 reason("workers", format!("one should consume and does not, attempt {attempt}: {error}"));
             }
-            Health::Ready | Health::Refusing(_) => {}
+            Health::Refusing(error) => reason("workers", format!("one should consume and does not: {error}")),
+            Health::Ready => {}
         }
         let degraded: Vec<_> = workers
             .degraded

@@ -8,6 +8,8 @@ const SMALLEST: u32 = 64;
 /// The bound of what is in hand, fixed or following the handlers.
 #[derive(Debug)]
 pub(super) struct Window {
+    /// As it was configured.
+    bound: u32,
     flow: Flow,
     /// The bound for now, when it follows the handlers.
     follows: Option<u32>,
@@ -23,15 +25,20 @@ impl Window {
             Prefetch::Fixed(bound) => (bound, None),
             Prefetch::Auto { max } => (max, Some(SMALLEST.min(max))),
         };
-        Self { flow: Flow::Running { prefetch: bound.max(1) }, follows, settled: 0, most_handed: 0 }
+        let bound = bound.max(1);
+        Self { bound, flow: Flow::Running { prefetch: bound }, follows, settled: 0, most_handed: 0 }
     }
 
     pub(super) fn flow(&self) -> Flow {
         self.flow
     }
 
+    /// How many is as it was configured.
     pub(super) fn set(&mut self, flow: Flow) {
-        self.flow = flow;
+        self.flow = match flow {
+            Flow::Paused => Flow::Paused,
+            Flow::Running { .. } => Flow::Running { prefetch: self.bound },
+        };
     }
 
     /// How many may be in hand now; 0 when paused.
@@ -96,6 +103,10 @@ mod tests {
         window.look(0);
         assert_eq!(window.size(), 7);
         window.set(Flow::Running { prefetch: 3 });
-        assert_eq!(window.size(), 3);
+        assert_eq!(
+            window.size(),
+            7,
+            "an outage of the target asks for more or less, and the configuration decides"
+        );
     }
 }

@@ -243,8 +243,13 @@ impl Consumer for QueueConsumer {
     }
 
     fn status(&self) -> Status {
+        let stuck = self.core.mover.trouble();
         let state = self.core.state();
+        let is_full = state.claims.moving() >= u32::from(state.prefetch);
         let health = match &state.standing {
+            Standing::Consuming if is_full && stuck.is_some() => {
+                Health::Refusing(stuck.expect("it was looked at above"))
+            }
             _ if state.phase == Phase::Ended => Health::Failed(Core::closed()),
             Standing::Consuming if state.ended.is_none() => Health::Ready,
             Standing::Trouble(health) => health.clone(),

@@ -40,6 +40,9 @@ const HISTORY_LENGTH: usize = 10;
 /// So many bytes of what an attempt said are kept: headers have to fit a frame.
 const REASON_BYTES: usize = 1_000;
 
+/// Further routing keys that a publisher may have given.
+const COPY_HEADERS: [&str; 2] = ["CC", "BCC"];
+
 /// Between tries, when the broker does not take a message.
 const AGAIN: Backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_secs(5) };
 
@@ -125,6 +128,16 @@ impl Mover {
         state.young.clear();
     }
 
+    /// Why messages cannot be moved at the moment, if they cannot.
+    pub(super) fn trouble(&self) -> Option<PortError> {
+        let state = self.state();
+        let said = state.said.clone().filter(|_| state.failures > 0)?;
+        Some(PortError::new(
+            Kind::Unavailable,
+            format!("retries and dead letters cannot be put away: {said}"),
+        ))
+    }
+
     /// Nothing will be moved any more.
     pub(super) fn stop(&self) {
         let running = self.state().running.take();
@@ -134,9 +147,9 @@ impl Mover {
     async fn run(self: Arc<Self>) {
         let to: Arc<dyn Answers> = self.clone();
         loop {
+            let next = self.settle_grown();
             let waiting = std::mem::take(&mut self.state().waiting);
             if waiting.is_empty() {
-                let next = self.settle_grown();
                 tokio::select! {
                     () = self.wake.notified() => {}
                     () = until(next) => {}
@@ -211,6 +224,8 @@ impl Mover {
         let count = attempts(&properties);
         // A time to live in the queue that it came from is over; one in the waiting queue would cut its wait short.
         properties.expiration = None;
+        // The broker checks that this is who we are to it, and copies to these keys would go out with each attempt.
+        properties.user_id = None;
         let headers = &mut properties.headers.get_or_insert_default().0;
         let now = SystemClock.now().as_millis() / 1_000;
         let failed = |headers: &mut std::collections::BTreeMap<String, Value>, reason: &str| {
@@ -218,6 +233,7 @@ impl Mover {
             headers.entry(FIRST_FAILURE.to_owned()).or_insert(Value::Long(now));
             remember(headers, reason);
         };
+        COPY_HEADERS.iter().for_each(|name| drop(headers.remove(*name)));
         headers.insert(ORIGINAL_QUEUE.to_owned(), (&*self.spec.queue.name).into());
         match &message.what {
             What::Retry { reason, .. } => failed(headers, reason),
@@ -234,6 +250,11 @@ impl Mover {
 
     /// It is tried again, for as long as the delivery is ours.
     fn failed(&self, message: Move, error: &PortError) {
+        let is_ours = self.core.upgrade().is_some_and(|core| core.is_now(message.tag));
+        if !is_ours {
+            // Its channel is gone, and the broker delivers it again.
+            return;
+        }
         let mut state = self.state();
         state.failures = state.failures.saturating_add(1);
         if state.said.as_deref() != Some(&*error.message) {
@@ -286,6 +307,12 @@ impl Answers for Mover {
 }
 
 impl Core {
+    /// Whether this channel's deliveries are still ours.
+    fn is_now(&self, tag: Tag) -> bool {
+        let state = self.state();
+        state.generation == tag.epoch && state.channel.is_some()
+    }
+
     /// The message is where it was to go: now its delivery is settled.
     fn moved(&self, tag: Tag, ticket: Ticket) {
         let wake = {

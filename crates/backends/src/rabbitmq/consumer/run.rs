@@ -26,9 +26,6 @@ use crate::rabbitmq::{
 /// How long the broker may take to say that a channel is closed.
 pub(super) const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
-/// How long it may take to answer a call.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-
 /// What the loop remembers from one generation to the next.
 struct Memory {
     recovery: Recovery,
@@ -51,7 +48,7 @@ pub(super) async fn run(core: Arc<Core>) {
         let began = Instant::now();
         let end = match begin(&core, &connection, &mut memory).await {
             Ok(channel) => {
-                let end = serve(&core, &channel, &memory.tag).await;
+                let end = serve(&core, &channel, &memory).await;
                 let has_consumed = matches!(core.state().standing, Standing::Consuming);
                 if has_consumed && began.elapsed() >= SHORT {
                     memory.recovery = Recovery::begin(SystemClock.now());
@@ -139,6 +136,7 @@ async fn explain(core: &Core, connection: &Connection, end: End, memory: &mut Me
 
 /// Declares the queue, opens a channel, and has it deliver.
 async fn begin(core: &Arc<Core>, connection: &Connection, memory: &mut Memory) -> Result<Channel, PortError> {
+    let within = memory.recovery.attempt_within();
     let starting = async {
         let declared = topology::ensure(connection, &core.spec.queue).await?;
         if let Declared::Differs(difference) = declared {
@@ -151,7 +149,7 @@ async fn begin(core: &Arc<Core>, connection: &Connection, memory: &mut Memory) -
         quality(core, &channel, prefetch).await?;
         Ok(channel)
     };
-    in_time(starting).await
+    in_time(within, starting).await
 }
 
 fn say_differs(core: &Core, memory: &mut Memory, difference: Arc<str>) {
@@ -178,6 +176,8 @@ struct Serving<'a> {
     core: &'a Core,
     channel: &'a Channel,
     tag: &'a ShortString,
+    /// How long the broker may take to answer.
+    within: Duration,
     is_consuming: bool,
     /// The next prefetch, once it is to change.
     next_prefetch: Option<u16>,
@@ -186,8 +186,10 @@ struct Serving<'a> {
 }
 
 /// Until the generation ends, which has a reason, or the consumer does.
-async fn serve(core: &Core, channel: &Channel, tag: &ShortString) -> Option<End> {
-    let mut serving = Serving { core, channel, tag, is_consuming: false, next_prefetch: None, barrier: None };
+async fn serve(core: &Core, channel: &Channel, memory: &Memory) -> Option<End> {
+    let (tag, within) = (&memory.tag, memory.recovery.attempt_within());
+    let mut serving =
+        Serving { core, channel, tag, within, is_consuming: false, next_prefetch: None, barrier: None };
     loop {
         let (ended, phase, is_timed) = {
             let state = core.state();
@@ -258,15 +260,19 @@ impl Serving<'_> {
         }
     }
 
+    async fn answered(&mut self, method: &Method) -> Result<(), PortError> {
+        in_time(self.within, async { self.channel.call(method).await.map(drop) }).await
+    }
+
     /// Makes the broker deliver or stop, as it is wanted.
     async fn adjust(&mut self) -> Result<(), PortError> {
         let wants = self.core.state().wants();
         if self.is_consuming && (!wants || self.next_prefetch.is_some()) {
-            answered(self.channel, &Method::BasicCancel { tag: self.tag.clone(), flags: 0 }).await?;
+            self.answered(&Method::BasicCancel { tag: self.tag.clone(), flags: 0 }).await?;
             self.is_consuming = false;
         }
         if let Some(prefetch) = self.next_prefetch.take() {
-            in_time(quality(self.core, self.channel, prefetch)).await?;
+            in_time(self.within, quality(self.core, self.channel, prefetch)).await?;
         }
         if !wants {
             // Also what came while the broker was being told.
@@ -279,7 +285,7 @@ impl Serving<'_> {
                 flags: 0,
                 arguments: Table::default(),
             };
-            answered(self.channel, &consume).await?;
+            self.answered(&consume).await?;
             self.is_consuming = true;
         }
         self.core.state().standing = Standing::Consuming;
@@ -287,11 +293,12 @@ impl Serving<'_> {
     }
 }
 
-async fn answered(channel: &Channel, method: &Method) -> Result<(), PortError> {
-    in_time(async { channel.call(method).await.map(drop) }).await
-}
-
-async fn in_time<T>(call: impl Future<Output = Result<T, PortError>>) -> Result<T, PortError> {
+/// A queue without a leader does not answer, and one that was asked then may not even when it has one: it is asked again
+/// on another channel.
+async fn in_time<T>(
+    within: Duration,
+    call: impl Future<Output = Result<T, PortError>>,
+) -> Result<T, PortError> {
     let late = || PortError::new(Kind::Unavailable, "the broker does not answer");
-    timeout(ANSWER_WITHIN, call).await.unwrap_or_else(|_| Err(late()))
+    timeout(within, call).await.unwrap_or_else(|_| Err(late()))
 }

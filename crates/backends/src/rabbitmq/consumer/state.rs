@@ -104,6 +104,7 @@ impl State {
         self.channel = Some(channel);
         self.claims = Claims::default();
         self.ended = None;
+        self.standing = Standing::Away;
         self.generation
     }
 

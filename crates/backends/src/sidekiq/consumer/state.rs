@@ -316,10 +316,8 @@ impl State {
                 self.is_paused = true;
                 self.return_ready();
             }
-            Flow::Running { prefetch } => {
-                self.is_paused = false;
-                self.prefetch = Prefetch::Fixed(prefetch);
-            }
+            // How many is as it was configured.
+            Flow::Running { .. } => self.is_paused = false,
         }
     }
 
