@@ -36,7 +36,7 @@ struct Load {
 
 impl Load {
     async fn run(self: Arc<Self>, queue: Arc<dyn Queue>) {
-        let mut batches = tokio::time::interval(Duration::from_millis(20));
+        let mut batches = tokio::time::interval(Duration::from_millis(50));
         while !self.stop.load(Ordering::SeqCst) {
             let from = self.published.load(Ordering::SeqCst);
             let mut left: Vec<u64> = (from..from + 50).collect();
@@ -103,7 +103,7 @@ async fn survives(kind: Kind) {
     // A publisher that is silenced with the worker could not show that the worker is back.
     let publishing = tokio::spawn(load.clone().run(broker.open_directly()));
     // A quorum queue of RabbitMQ 3.10 that is not some seconds old does not survive a kill of its broker: nobody leads it.
-    within(PATIENCE, "some load", counting.more_than(10_000)).await;
+    within(PATIENCE, "some load", counting.more_than(4_000)).await;
 
     let mut slowest = Duration::ZERO;
     let mut election = Duration::ZERO;
