@@ -192,6 +192,14 @@ pub struct Status {
     pub health: Health,
 }
 
+impl Status {
+    /// Of a consumer on a broker's queue, which has no positions and parks nothing itself.
+    pub fn of_queue(flow: Flow, epoch: u64, unsettled: u32, last_progress: Time, health: Health) -> Self {
+        let (low, parked, suspects, clock_jumps) = (Position::START, 0, 0, 0);
+        Self { flow, epoch, low, unsettled, parked, suspects, last_progress, clock_jumps, health }
+    }
+}
+
 /// How a drain ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Drained {

@@ -4,7 +4,8 @@ use std::{path::PathBuf, pin::Pin, sync::Arc};
 
 use outboard_core::{
     Clock, Time,
-    conformance::{Backend, Ports},
+    conformance::{Backend, Ports, store::StoreBackend},
+    store::Store,
     time::TokioClock,
 };
 use outboard_embedded::{Embedded, MemoryDisk, Options};
@@ -60,10 +61,41 @@ impl Backend for Storage {
     }
 }
 
+impl StoreBackend for Storage {
+    fn open(&self) -> Pin<Box<dyn Future<Output = Arc<dyn Store>> + Send + '_>> {
+        Box::pin(async {
+            let options = Options { clock: self.clock.clone(), ..Options::default() };
+            let storage = match &self.place {
+                Place::Directory(path, _) => Embedded::open(path, options).await,
+                Place::Memory(disk) => Embedded::memory(disk, options).await,
+            };
+            let storage = storage.expect("the storage opens");
+            self.opened.lock().expect("no test panics here").replace(storage.clone());
+            Arc::new(storage) as Arc<dyn Store>
+        })
+    }
+
+    fn close(&self, store: Arc<dyn Store>) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        let opened = self.opened.lock().expect("no test panics here").take();
+        Box::pin(async move {
+            drop(store);
+            opened.expect("what is closed was opened").close().await;
+        })
+    }
+}
+
 mod directory {
     outboard_core::conformance!(crate::Storage::in_directory());
 }
 
 mod memory {
     outboard_core::conformance!(crate::Storage::in_memory());
+}
+
+mod store_in_directory {
+    outboard_core::store_conformance!(async { crate::Storage::in_directory() });
+}
+
+mod store_in_memory {
+    outboard_core::store_conformance!(async { crate::Storage::in_memory() });
 }

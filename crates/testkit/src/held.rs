@@ -10,9 +10,11 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
+/// Whoever ends a whole process group, as a time limit does, ends this shell with it, and a trap lets it clean up first.
 /// Starts `$@` in a session and process group of its own, kills the group when told to or when nobody can tell any more, and then
 /// removes the directory unless it is to be kept.
-const HOLD: &str = r#"dir="$1"; shift
+const HOLD: &str = r#"trap : HUP INT TERM
+dir="$1"; shift
 setsid "$@" </dev/null & server=$!
 read -r word
 kill -s KILL -- "-$server" 2>/dev/null; wait "$server"

@@ -10,6 +10,7 @@ mod idempotency;
 mod inbox;
 mod ledger;
 mod readers;
+mod store;
 mod wake;
 
 mod directory;

@@ -20,7 +20,7 @@ use std::{
 };
 
 use outboard_core::{
-    Clock, Consumer, Delivery, Fut, PortError, Position, Settlement,
+    Clock, Consumer, Delivery, Fut, PortError, Settlement,
     consumer::{Drained, Flow, Status, Tag, Ticket},
     queue::{ConsumeSpec, QueueSpec},
     recovery::Recovery,
@@ -198,17 +198,13 @@ impl Consumer for JetStreamConsumer {
 
     fn status(&self) -> Status {
         let state = self.shared.lock();
-        Status {
-            flow: state.window.flow(),
-            epoch: state.epoch,
-            low: Position::START,
-            unsettled: state.unsettled() as u32,
-            parked: 0,
-            suspects: 0,
-            last_progress: state.last_progress,
-            clock_jumps: 0,
-            health: state.health.clone(),
-        }
+        Status::of_queue(
+            state.window.flow(),
+            state.epoch,
+            state.unsettled() as u32,
+            state.last_progress,
+            state.health.clone(),
+        )
     }
 
     fn drain(&self, deadline: Instant) -> Fut<'_, Drained> {

@@ -12,7 +12,7 @@ mod state;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use outboard_core::{
-    Clock, Consumer, Delivery, Fut, Health, Kind, PortError, Position, Settlement, Verdict,
+    Clock, Consumer, Delivery, Fut, Health, Kind, PortError, Settlement, Verdict,
     consumer::{Drained, Flow, Status, Tag, Ticket},
     queue::ConsumeSpec,
     time::SystemClock,
@@ -255,17 +255,7 @@ impl Consumer for QueueConsumer {
             Standing::Trouble(health) => health.clone(),
             Standing::Consuming | Standing::Away => self.core.seat.link().trouble(),
         };
-        Status {
-            flow: state.flow,
-            epoch: state.generation,
-            low: Position::START,
-            unsettled: state.unsettled(),
-            parked: 0,
-            suspects: 0,
-            last_progress: state.last_progress,
-            clock_jumps: 0,
-            health,
-        }
+        Status::of_queue(state.flow, state.generation, state.unsettled(), state.last_progress, health)
     }
 
     fn drain(&self, deadline: Instant) -> Fut<'_, Drained> {

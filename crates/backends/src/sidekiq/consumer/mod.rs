@@ -15,7 +15,7 @@ use std::{
 };
 
 use outboard_core::{
-    Clock, Consumer, Delivery, Fut, Health, Kind, PortError, Position, Settlement,
+    Clock, Consumer, Delivery, Fut, Health, Kind, PortError, Settlement,
     consumer::{Drained, Flow, Status, Tag, Ticket},
     queue::ConsumeSpec,
     recovery::Recovery,
@@ -250,17 +250,7 @@ impl Consumer for JobConsumer {
             (Health::Ready, Some(trouble)) => trouble.clone(),
             (link, _) => link,
         };
-        Status {
-            flow: state.shown_flow(),
-            epoch: state::EPOCH,
-            low: Position::START,
-            unsettled: state.unsettled(),
-            parked: 0,
-            suspects: 0,
-            last_progress: state.last_progress,
-            clock_jumps: 0,
-            health,
-        }
+        Status::of_queue(state.shown_flow(), state::EPOCH, state.unsettled(), state.last_progress, health)
     }
 
     fn drain(&self, deadline: Instant) -> Fut<'_, Drained> {
