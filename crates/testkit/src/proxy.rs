@@ -25,6 +25,8 @@ pub enum Mode {
     Close,
     /// Keeps every connection, takes new ones, and passes nothing on.
     Silent,
+    /// Passes on what clients say, and keeps back what the server answers.
+    Withhold,
 }
 
 /// What connections are told: those of an earlier generation stay as they are.
@@ -157,7 +159,7 @@ async fn connection(mut client: TcpStream, upstream: u16, order: watch::Receiver
     // The server hears of a connection when the first byte may pass.
     loop {
         match orders.mode() {
-            Mode::Pass => break,
+            Mode::Pass | Mode::Withhold => break,
             Mode::Close => return,
             Mode::Silent => orders.changed().await,
         }
@@ -167,20 +169,20 @@ async fn connection(mut client: TcpStream, upstream: u16, order: watch::Receiver
     let (from_server, to_server) = server.split();
     // An end is an end, whichever way it came.
     tokio::select! {
-        () = pass(from_client, to_server, Orders::new(order.clone())) => {}
-        () = pass(from_server, to_client, Orders::new(order)) => {}
+        () = pass(from_client, to_server, Orders::new(order.clone()), &[Mode::Pass, Mode::Withhold]) => {}
+        () = pass(from_server, to_client, Orders::new(order), &[Mode::Pass]) => {}
     }
 }
 
-/// Passes bytes on in one direction. What was read is written, also when silence is ordered meanwhile: a connection may
+/// Passes bytes on in one direction, in the modes that let them. What was read is written, also when silence is ordered meanwhile: a connection may
 /// stall or end, but never lose bytes from its middle.
-async fn pass(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut orders: Orders) {
+async fn pass(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut orders: Orders, passing: &[Mode]) {
     let mut buffer = vec![0; 64 << 10];
     loop {
         match orders.mode() {
-            Mode::Pass => {}
+            mode if passing.contains(&mode) => {}
             Mode::Close => return,
-            Mode::Silent => {
+            _ => {
                 orders.changed().await;
                 continue;
             }
@@ -212,12 +214,13 @@ mod tests {
     async fn a_connection_passes_falls_silent_and_ends_as_told() {
         let echo = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = echo.local_addr().unwrap().port();
+        let (tell, mut heard) = tokio::sync::mpsc::channel(8);
         tokio::spawn(async move {
-            while let Ok((mut stream, _)) = echo.accept().await {
-                tokio::spawn(async move {
-                    let (mut reader, mut writer) = stream.split();
-                    tokio::io::copy(&mut reader, &mut writer).await
-                });
+            let (mut stream, _) = echo.accept().await.unwrap();
+            let mut buffer = [0; 64];
+            while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+                tell.send(read).await.unwrap();
+                stream.write_all(&buffer[..read]).await.unwrap();
             }
         });
         let proxy = Proxy::start(port).await.unwrap();
@@ -233,6 +236,13 @@ mod tests {
         proxy.set(Mode::Pass);
         stream.read_exact(&mut answer).await.unwrap();
         assert_eq!(&answer, b"pong", "nothing is lost by silence");
+        proxy.set(Mode::Withhold);
+        stream.write_all(b"heard").await.unwrap();
+        while heard.recv().await.expect("the server hears it") != 5 {}
+        assert!(
+            tokio::time::timeout(wait, stream.read_exact(&mut answer)).await.is_err(),
+            "the client hears nothing"
+        );
         proxy.set(Mode::Close);
         assert!(read_to_end(&mut stream).await.map_or(true, |rest| rest.is_empty()));
     }
