@@ -84,8 +84,8 @@ pub(crate) trait Sink: Send + std::fmt::Debug + 'static {
     /// A message that came back, as its method says.
     fn message(&mut self, _method: Method, _properties: Properties, _body: Bytes) {}
 
-    /// A confirm (`BasicAck`, `BasicNack`) or the end of a consumer (`BasicCancel`).
-    fn notice(&mut self, method: Method);
+    /// A confirm (`BasicAck`, `BasicNack`) or the end of a consumer (`BasicCancel`). An error ends the connection.
+    fn notice(&mut self, method: Method) -> Result<(), PortError>;
 
     /// What was read at once has been handed out: the time to wake who waits for it.
     fn burst_ended(&mut self) {}
@@ -260,7 +260,7 @@ impl Channel {
             }
             Method::BasicAck { .. } | Method::BasicNack { .. } | Method::BasicCancel { .. } => {
                 if let Some(sink) = &mut state.sink {
-                    sink.notice(method);
+                    sink.notice(method)?;
                 }
             }
             Method::ChannelFlow { flags } => self.send(&Method::ChannelFlowOk { flags })?,

@@ -67,7 +67,8 @@ fn destination(exchange: &str, key: &str) -> String {
 /// What a publisher holds at most.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Publications that were sent and not confirmed.
+    /// Publications that were sent and not confirmed. One whose time is over is answered and counts no more; the broker
+    /// may owe the confirms of eight windows of such ones, then it is sent nothing until it has confirmed some.
     pub(crate) window: usize,
     /// Bytes of their bodies; a larger one goes alone.
     pub(crate) window_bytes: usize,
@@ -241,6 +242,8 @@ impl State {
             "there is no connection to RabbitMQ"
         } else if self.is_blocked {
             "RabbitMQ takes no messages for now, it is short of memory or disk"
+        } else if self.window.is_overdue() {
+            "RabbitMQ has left too many unconfirmed; look for a quorum queue without a majority"
         } else {
             "RabbitMQ confirms too slowly"
         }

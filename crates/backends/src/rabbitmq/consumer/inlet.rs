@@ -38,10 +38,11 @@ impl Sink for Inlet {
         self.burst.push((number, Arrived { content, redelivered }));
     }
 
-    fn notice(&mut self, method: Method) {
+    fn notice(&mut self, method: Method) -> Result<(), PortError> {
         if matches!(method, Method::BasicCancel { .. }) {
             self.end(End::Cancelled);
         }
+        Ok(())
     }
 
     fn burst_ended(&mut self) {

@@ -152,16 +152,17 @@ impl Sink for Confirms {
         }
     }
 
-    fn notice(&mut self, method: Method) {
+    fn notice(&mut self, method: Method) -> Result<(), PortError> {
         let (number, bits, is_taken) = match method {
             Method::BasicAck { delivery, flags } => (delivery, flags, true),
             Method::BasicNack { delivery, flags } => (delivery, flags, false),
-            _ => return,
+            _ => return Ok(()),
         };
         let mut state = self.shared.state();
-        if state.generation == self.generation {
-            state.window.confirmed(number, bits & flags::MULTIPLE != 0, is_taken, &mut self.finished);
+        if state.generation != self.generation {
+            return Ok(());
         }
+        state.window.confirmed(number, bits & flags::MULTIPLE != 0, is_taken, &mut self.finished)
     }
 
     fn burst_ended(&mut self) {

@@ -1,6 +1,10 @@
 //! Which publications wait, which are out, and what each confirm means. No I/O and no clock of its own.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use outboard_core::{Kind, PortError};
 use tokio::time::Instant;
@@ -33,9 +37,8 @@ struct Entry {
 )]
 enum Slot {
     Sent(Entry),
-    /// Its time was over; the broker still owes its confirm.
-    Expired,
-    Confirmed,
+    /// Confirmed, or answered without the broker because its time was over.
+    Answered,
 }
 
 /// The line of those that wait, and the window of those that are out.
@@ -49,14 +52,23 @@ pub(super) struct Window {
     first: u64,
     unconfirmed: usize,
     unconfirmed_bytes: usize,
+    /// The broker's numbers of those whose time was over while it owed their confirm, with their sizes. They take no place
+    /// in the window, or a queue that confirms nothing would keep everybody else from publishing; but the broker holds
+    /// them still, so that they have a bound of their own.
+    owed: BTreeMap<u64, usize>,
+    owed_bytes: usize,
     /// A suspect is out.
     is_alone: bool,
     /// Returns come in the order of the publications: none is looked for before this number.
     returned: u64,
 }
 
-/// Slots of confirmed publications behind an unconfirmed one, for each one that may be unconfirmed.
+/// Slots of answered publications behind an unconfirmed one, for each one that may be unconfirmed.
 const SPAN: usize = 16;
+
+/// So many windows may be overdue at the broker, by count and by bytes. With more, nothing is sent until it has confirmed
+/// some, or the channel is another one.
+const OWED_WINDOWS: usize = 8;
 
 impl Window {
     pub(super) fn new(limits: Limits) -> Self {
@@ -68,6 +80,8 @@ impl Window {
             first: 1,
             unconfirmed: 0,
             unconfirmed_bytes: 0,
+            owed: BTreeMap::new(),
+            owed_bytes: 0,
             is_alone: false,
             returned: 1,
         }
@@ -78,7 +92,13 @@ impl Window {
         self.line.len() < self.limits.line && self.line_bytes < self.limits.line_bytes
     }
 
-    /// Whether nothing waits and nothing is out.
+    /// Whether so much is overdue at the broker that it is sent nothing more.
+    pub(super) fn is_overdue(&self) -> bool {
+        self.owed.len() >= OWED_WINDOWS * self.limits.window
+            || self.owed_bytes >= OWED_WINDOWS * self.limits.window_bytes
+    }
+
+    /// Whether nothing waits and nothing is out that is not answered.
     pub(super) fn is_empty(&self) -> bool {
         self.line.is_empty() && self.unconfirmed == 0
     }
@@ -100,6 +120,9 @@ impl Window {
     /// Whether the first one in the line may go out now.
     pub(super) fn may_send(&self) -> bool {
         let Some(entry) = self.line.front() else { return false };
+        if self.is_overdue() {
+            return false;
+        }
         let bytes = self.unconfirmed_bytes + entry.publication.body.len();
         self.unconfirmed == 0
             || !self.is_alone
@@ -124,37 +147,60 @@ impl Window {
         }
     }
 
-    /// The broker has taken this one, or not; with `multiple`, everything up to it.
-    pub(super) fn confirmed(&mut self, number: u64, multiple: bool, is_taken: bool, finished: &mut Finished) {
-        let Some(last) = number.checked_sub(self.first).and_then(|at| usize::try_from(at).ok()) else {
-            return;
-        };
-        let first = if multiple { 0 } else { last };
-        for at in first..=last {
-            self.confirm(at, is_taken, finished);
+    /// The broker has taken this one, or not; with `multiple`, everything up to it. `Corrupt` for a number that was never
+    /// sent: whatever the broker means, its confirms cannot be trusted.
+    pub(super) fn confirmed(
+        &mut self,
+        number: u64,
+        multiple: bool,
+        is_taken: bool,
+        finished: &mut Finished,
+    ) -> Result<(), PortError> {
+        let end = self.first + self.out.len() as u64;
+        if number == 0 || number >= end {
+            let text = format!("the broker confirms message {number}, and {} were sent", end - 1);
+            return Err(PortError::new(Kind::Corrupt, text));
         }
-        while let Some(Slot::Confirmed) = self.out.front() {
-            self.out.pop_front();
-            self.first += 1;
+        self.forget_owed(number, multiple);
+        // What is before the first slot was answered before.
+        if let Some(last) = number.checked_sub(self.first).and_then(|at| usize::try_from(at).ok()) {
+            let first = if multiple { 0 } else { last };
+            for at in first..=last {
+                self.confirm(at, is_taken, finished);
+            }
+            self.forget_answered();
         }
+        Ok(())
     }
 
     fn confirm(&mut self, at: usize, is_taken: bool, finished: &mut Finished) {
         let Some(slot) = self.out.get_mut(at) else { return };
-        match std::mem::replace(slot, Slot::Confirmed) {
-            Slot::Confirmed => return,
-            Slot::Expired => {}
-            Slot::Sent(entry) => {
-                self.unconfirmed_bytes -= entry.publication.body.len();
-                let result = match entry.returned {
-                    Some(error) => Err(error),
-                    None if is_taken => Ok(()),
-                    None => Err(refused(&entry.publication)),
-                };
-                finished.push((entry.to, entry.token, result));
-            }
-        }
+        let Slot::Sent(entry) = std::mem::replace(slot, Slot::Answered) else { return };
         self.unconfirmed -= 1;
+        self.unconfirmed_bytes -= entry.publication.body.len();
+        let result = match entry.returned {
+            Some(error) => Err(error),
+            None if is_taken => Ok(()),
+            None => Err(refused(&entry.publication)),
+        };
+        finished.push((entry.to, entry.token, result));
+    }
+
+    /// A confirm came too late for its publication, and frees what it held all the same.
+    fn forget_owed(&mut self, number: u64, multiple: bool) {
+        while multiple && let Some(first) = self.owed.first_entry().filter(|first| *first.key() <= number) {
+            self.owed_bytes -= first.remove();
+        }
+        if let Some(bytes) = self.owed.remove(&number) {
+            self.owed_bytes -= bytes;
+        }
+    }
+
+    fn forget_answered(&mut self) {
+        while let Some(Slot::Answered) = self.out.front() {
+            self.out.pop_front();
+            self.first += 1;
+        }
     }
 
     /// No queue took a publication with these marks; its confirm follows.
@@ -182,18 +228,22 @@ impl Window {
         }
         (self.first, self.returned) = (1, 1);
         (self.unconfirmed, self.unconfirmed_bytes, self.is_alone) = (0, 0, false);
+        // The broker forgets with the channel what it has not stored.
+        self.owed.clear();
+        self.owed_bytes = 0;
     }
 
     /// The broker has closed the channel for a mistake in one of those that are out: ends it if it is known, and else
     /// has each of them go out alone. Then all others go back to the head of the line.
     pub(super) fn blame(&mut self, error: &PortError, finished: &mut Finished) {
-        let is_one = self.is_alone;
+        // It may as well have been one that nobody waits for any more: then nothing of the kind is out on the next channel.
+        let is_one = self.is_alone && self.owed.is_empty();
         let mut is_known = false;
         for slot in &mut self.out {
             let Slot::Sent(entry) = slot else { continue };
             if is_one || lacks_exchange(error, &entry.publication) {
                 is_known = true;
-                if let Slot::Sent(entry) = std::mem::replace(slot, Slot::Confirmed) {
+                if let Slot::Sent(entry) = std::mem::replace(slot, Slot::Answered) {
                     finished.push((entry.to, entry.token, Err(mistake(error, &entry.publication))));
                 }
             }
@@ -208,20 +258,24 @@ impl Window {
 
     /// Ends those whose time is over. `why` says what kept those that were never sent.
     pub(super) fn expire(&mut self, now: Instant, why: &str, finished: &mut Finished) {
-        for slot in &mut self.out {
+        for (number, slot) in (self.first..).zip(&mut self.out) {
             match slot {
                 Slot::Sent(entry) if entry.deadline > now => break,
                 Slot::Sent(_) => {
-                    if let Slot::Sent(entry) = std::mem::replace(slot, Slot::Expired) {
-                        // Its confirm is still owed, and its place taken; its bytes are gone.
-                        self.unconfirmed_bytes -= entry.publication.body.len();
+                    if let Slot::Sent(entry) = std::mem::replace(slot, Slot::Answered) {
+                        let bytes = entry.publication.body.len();
+                        self.unconfirmed -= 1;
+                        self.unconfirmed_bytes -= bytes;
+                        self.owed.insert(number, bytes);
+                        self.owed_bytes += bytes;
                         let error = overdue(&entry, self.limits.within, why);
                         finished.push((entry.to, entry.token, Err(error)));
                     }
                 }
-                Slot::Expired | Slot::Confirmed => {}
+                Slot::Answered => {}
             }
         }
+        self.forget_answered();
         while let Some(entry) = self.line.pop_front_if(|entry| entry.deadline <= now) {
             self.line_bytes -= entry.publication.body.len();
             let error = overdue(&entry, self.limits.within, why);
@@ -233,7 +287,7 @@ impl Window {
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let sent = self.out.iter().find_map(|slot| match slot {
             Slot::Sent(entry) => Some(entry.deadline),
-            Slot::Expired | Slot::Confirmed => None,
+            Slot::Answered => None,
         });
         sent.into_iter().chain(self.line.front().map(|entry| entry.deadline)).min()
     }
@@ -292,135 +346,4 @@ fn mistake(error: &PortError, publication: &Publication) -> PortError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::rabbitmq::codec::field::ShortString;
-
-    /// Nobody asks it: what is told is looked at before.
-    #[derive(Debug)]
-    struct Nobody;
-
-    impl Answers for Nobody {
-        fn answer(&self, _: u64, _: Result<(), PortError>) {}
-    }
-
-    const WITHIN: Duration = Duration::from_secs(10);
-
-    fn limits(window: usize, window_bytes: usize) -> Limits {
-        Limits { window, window_bytes, line: 10, line_bytes: 100, within: WITHIN }
-    }
-
-    fn publication(exchange: &str, bytes: usize) -> Publication {
-        let exchange = ShortString::new(exchange).unwrap();
-        Publication { exchange, body: vec![0; bytes].into(), ..Publication::default() }
-    }
-
-    /// A window with publications of these sizes, numbered from 0.
-    fn window(limits: Limits, now: Instant, sizes: &[usize]) -> Window {
-        let mut window = Window::new(limits);
-        push(&mut window, now, sizes);
-        window
-    }
-
-    fn push(window: &mut Window, now: Instant, sizes: &[usize]) {
-        let to: Arc<dyn Answers> = Arc::new(Nobody);
-        (0..).zip(sizes).for_each(|(token, &bytes)| window.push(publication("", bytes), now, &to, token));
-    }
-
-    fn send(window: &mut Window) -> Vec<usize> {
-        let mut sent = Vec::new();
-        window.send(|publication| sent.push(publication.body.len()));
-        sent
-    }
-
-    fn told(finished: &mut Finished) -> Vec<(u64, Option<Kind>)> {
-        let told = finished.drain(..).map(|(_, token, result)| (token, result.err().map(|error| error.kind)));
-        told.collect()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_window_is_bounded_by_count_and_by_bytes_and_one_that_is_too_large_goes_alone() {
-        let now = Instant::now();
-        let mut finished = Finished::new();
-        let mut by_count = window(limits(2, 100), now, &[1, 2, 3, 4]);
-        assert_eq!(send(&mut by_count), [1, 2]);
-        by_count.confirmed(1, false, true, &mut finished);
-        assert_eq!(send(&mut by_count), [3]);
-        let mut by_bytes = window(limits(9, 10), now, &[6, 4, 1, 50, 1]);
-        assert_eq!(send(&mut by_bytes), [6, 4]);
-        by_bytes.confirmed(2, true, true, &mut finished);
-        assert_eq!(send(&mut by_bytes), [1], "50 do not fit beside it");
-        by_bytes.confirmed(3, true, true, &mut finished);
-        assert_eq!(send(&mut by_bytes), [50]);
-        by_bytes.confirmed(4, true, true, &mut finished);
-        assert_eq!(send(&mut by_bytes), [1]);
-        by_bytes.confirmed(5, true, true, &mut finished);
-        assert!(by_bytes.is_empty() && by_bytes.unconfirmed_bytes == 0 && by_bytes.line_bytes == 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn confirms_come_in_any_order_and_for_many_at_once() {
-        let mut window = window(limits(9, 100), Instant::now(), &[1; 6]);
-        let mut finished = Finished::new();
-        send(&mut window);
-        window.confirmed(3, false, true, &mut finished);
-        assert_eq!(told(&mut finished), [(2, None)]);
-        window.confirmed(4, true, true, &mut finished);
-        assert_eq!(told(&mut finished), [(0, None), (1, None), (3, None)], "once each");
-        window.confirmed(6, true, false, &mut finished);
-        assert_eq!(told(&mut finished), [(4, Some(Kind::Full)), (5, Some(Kind::Full))]);
-        window.confirmed(6, true, true, &mut finished);
-        window.confirmed(99, false, true, &mut finished);
-        assert!(told(&mut finished).is_empty() && window.is_empty());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_was_out_goes_out_again_first_and_in_its_order() {
-        let mut window = window(limits(3, 100), Instant::now(), &[1, 2, 3, 4]);
-        let mut finished = Finished::new();
-        assert_eq!(send(&mut window), [1, 2, 3]);
-        window.confirmed(2, false, true, &mut finished);
-        window.retreat();
-        assert_eq!(send(&mut window), [1, 3, 4]);
-        window.confirmed(3, true, true, &mut finished);
-        assert_eq!(told(&mut finished), [(1, None), (0, None), (2, None), (3, None)]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn whose_time_is_over_is_told_whether_it_was_sent() {
-        let now = Instant::now();
-        let mut window = window(limits(2, 100), now, &[1, 2, 3]);
-        let mut finished = Finished::new();
-        send(&mut window);
-        assert_eq!(window.next_deadline(), Some(now + WITHIN));
-        window.expire(now + WITHIN, "slow", &mut finished);
-        let expected = [(0, Some(Kind::Unknown)), (1, Some(Kind::Unknown)), (2, Some(Kind::Unavailable))];
-        assert_eq!(told(&mut finished), expected);
-        assert_eq!((window.next_deadline(), window.unconfirmed_bytes), (None, 0));
-        push(&mut window, now + WITHIN, &[5]);
-        assert!(send(&mut window).is_empty(), "the broker still owes two confirms");
-        window.confirmed(2, true, true, &mut finished);
-        assert!(told(&mut finished).is_empty(), "each is told once");
-        assert_eq!(send(&mut window), [5]);
-        window.retreat();
-        window.expire(now + 2 * WITHIN, "away", &mut finished);
-        assert_eq!(told(&mut finished), [(0, Some(Kind::Unknown))], "it was sent, and is not any more");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_unnamed_mistake_is_found_by_sending_each_alone() {
-        let mut window = window(limits(9, 100), Instant::now(), &[1, 2, 3]);
-        let mut finished = Finished::new();
-        let error = PortError::new(Kind::Mismatch, "something is wrong");
-        send(&mut window);
-        window.blame(&error, &mut finished);
-        assert!(told(&mut finished).is_empty(), "it may be any of them");
-        assert_eq!(send(&mut window), [1]);
-        assert!(send(&mut window).is_empty());
-        window.confirmed(1, false, true, &mut finished);
-        assert_eq!(send(&mut window), [2]);
-        window.blame(&error, &mut finished);
-        assert_eq!(told(&mut finished), [(0, None), (1, Some(Kind::Invalid))]);
-        assert_eq!(send(&mut window), [3]);
-    }
-}
+mod tests;

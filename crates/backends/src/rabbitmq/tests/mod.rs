@@ -82,8 +82,9 @@ impl Sink for Inbox {
         let _ = self.0.try_send(Incoming::Returned(method));
     }
 
-    fn notice(&mut self, method: Method) {
+    fn notice(&mut self, method: Method) -> Result<(), PortError> {
         let _ = self.0.try_send(Incoming::Notice(method));
+        Ok(())
     }
 
     fn closed(&mut self, error: &PortError) {

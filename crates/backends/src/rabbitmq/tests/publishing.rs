@@ -6,9 +6,12 @@ use std::{
     time::Duration,
 };
 
+use bytes::{Bytes, BytesMut};
 use outboard_core::{Kind, PortError, queue::QueueSpec};
 use outboard_testkit::{Proxy, proxy::Mode, rabbitmq::url_at};
 use tokio::{
+    io::{AsyncWriteExt, copy_bidirectional},
+    net::{TcpListener, TcpStream},
     sync::{Notify, watch},
     time::{Instant, timeout},
 };
@@ -16,7 +19,11 @@ use tokio::{
 use super::{Incoming, Receiving, WITHIN, connect, shared, short, start};
 use crate::rabbitmq::{
     Table,
-    codec::{method::Method, properties::Properties},
+    codec::{
+        frame::put_method,
+        method::{Method, flags},
+        properties::Properties,
+    },
     connection::Connection,
     publisher::{Answers, Limits, Publication, Publisher},
     topology::{ensure, look},
@@ -153,6 +160,79 @@ async fn what_was_sent_and_is_not_answered_in_time_is_unknown() {
     proxy.set(Mode::Silent);
     let results = timeout(WITHIN, publisher.publish(vec![to("", "silent", 1)])).await.expect("it ends");
     assert_eq!(kinds(&results), [Some(Kind::Unknown)]);
+}
+
+#[tokio::test]
+async fn what_is_overdue_frees_its_place_and_its_late_confirm_is_nobody_elses() {
+    let direct = connect(shared()).await;
+    ensure(&direct, &QueueSpec::named("overdue")).await.unwrap();
+    let proxy = Proxy::start(shared().port()).await.unwrap();
+    let connection = Connection::open(&url_at(proxy.port()).parse().unwrap(), WITHIN).await.unwrap();
+    let (_link, seen) = watch::channel(Some(connection));
+    let limits = Limits { window: 10, within: Duration::from_millis(500), ..Limits::default() };
+    let publisher = Publisher::start(seen, limits);
+    let batch = |first: usize| (first..first + 10).map(|id| to("", "overdue", id)).collect::<Vec<_>>();
+    assert_eq!(kinds(&publisher.publish(batch(0)).await), [None; 10]);
+    proxy.set(Mode::Withhold);
+    for round in 1..=2 {
+        let results = timeout(WITHIN, publisher.publish(batch(10 * round))).await.expect("it ends");
+        assert_eq!(kinds(&results), [Some(Kind::Unknown); 10], "each of them was sent: {results:?}");
+    }
+    assert_eq!(publisher.unconfirmed(), 0);
+    let waiting = tokio::spawn(publisher.publish(batch(30)));
+    proxy.set(Mode::Pass);
+    assert_eq!(kinds(&timeout(WITHIN, waiting).await.expect("it ends").unwrap()), [None; 10]);
+    assert_eq!(look(&direct, "overdue").await.unwrap().ready, 40);
+}
+
+/// Stands before the shared broker, and says these bytes in its name when it is told to.
+async fn slandered(bytes: Bytes, now: Arc<Notify>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (mut client, _) = listener.accept().await.unwrap();
+        let mut server = TcpStream::connect(("127.0.0.1", shared().port())).await.unwrap();
+        tokio::select! {
+            _ = copy_bidirectional(&mut client, &mut server) => {}
+            () = now.notified() => client.write_all(&bytes).await.unwrap(),
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_confirm_of_what_was_never_sent_ends_the_connection() {
+    let mut lie = BytesMut::new();
+    put_method(&mut lie, 1, &Method::BasicAck { delivery: u64::MAX, flags: flags::MULTIPLE });
+    let now = Arc::new(Notify::new());
+    let port = slandered(lie.freeze(), now.clone()).await;
+    let connection = Connection::open(&url_at(port).parse().unwrap(), WITHIN).await.unwrap();
+    let mut ended = connection.ended();
+    let (_link, seen) = watch::channel(Some(connection));
+    let publisher = Publisher::start(seen, Limits::default());
+    ensure(&connect(shared()).await, &QueueSpec::named("slandered")).await.unwrap();
+    assert_eq!(kinds(&publisher.publish(vec![to("", "slandered", 0)]).await), [None]);
+    now.notify_one();
+    let error = timeout(WITHIN, ended.wait_for(Option::is_some)).await.unwrap().unwrap().clone().unwrap();
+    assert_eq!(error.kind, Kind::Corrupt, "{error}");
+    assert!(error.message.contains("confirms message 18446744073709551615, and 1 were sent"), "{error}");
+}
+
+/// The heartbeat is the limit of opening a channel: whoever falls silent is left.
+#[tokio::test]
+async fn a_peer_that_falls_silent_while_the_channel_is_opened_is_left_for_the_next() {
+    let proxy = Proxy::start(shared().port()).await.unwrap();
+    let target = format!("{}?heartbeat=1", url_at(proxy.port())).parse().unwrap();
+    let connection = Connection::open(&target, WITHIN).await.unwrap();
+    ensure(&connection, &QueueSpec::named("left")).await.unwrap();
+    proxy.set(Mode::Silent);
+    let mut ended = connection.ended();
+    let (link, seen) = watch::channel(Some(connection));
+    let publisher = Publisher::start(seen, Limits::default());
+    let waiting = tokio::spawn(publisher.publish(vec![to("", "left", 0)]));
+    timeout(Duration::from_secs(5), ended.wait_for(Option::is_some)).await.expect("it is left").unwrap();
+    link.send_replace(Some(connect(shared()).await));
+    assert_eq!(kinds(&timeout(WITHIN, waiting).await.expect("it is published").unwrap()), [None]);
 }
 
 // The broker is told what to do by a program that takes seconds.
