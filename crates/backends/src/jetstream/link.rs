@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use outboard_core::{Clock, Health, Kind, PortError, recovery::Recovery};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -24,6 +24,8 @@ struct Shared {
     heartbeat: Duration,
     current: watch::Sender<Option<Connection>>,
     health: watch::Sender<Health>,
+    /// The stream that last refused a publication for want of room.
+    full: watch::Sender<Option<Full>>,
     /// Cancelled when consumers are to give back what they have.
     closing: CancellationToken,
     /// Cancelled when the connection is to end.
@@ -31,6 +33,18 @@ struct Shared {
     /// The consumers' tasks.
     consumers: TaskTracker,
 }
+
+/// A stream without room.
+#[derive(Debug, Clone)]
+struct Full {
+    stream: Arc<str>,
+    error: PortError,
+    /// Nobody knows whether it still is, from then on.
+    until: Instant,
+}
+
+/// How long a stream is called full after it said so, unless it takes something.
+const CALLED_FULL: Duration = Duration::from_secs(10);
 
 impl Link {
     /// Begins to connect, on the current tokio runtime.
@@ -42,6 +56,7 @@ impl Link {
             heartbeat,
             current: watch::Sender::new(None),
             health: watch::Sender::new(health),
+            full: watch::Sender::new(None),
             closing: CancellationToken::new(),
             closed: CancellationToken::new(),
             consumers: TaskTracker::new(),
@@ -91,6 +106,25 @@ impl Link {
         Err(PortError::new(Kind::Unavailable, text))
     }
 
+    /// A stream has refused a publication, because there is no room.
+    pub(crate) fn is_full(&self, stream: &Arc<str>, error: &PortError) {
+        let until = Instant::now() + CALLED_FULL;
+        let full = Full { stream: stream.clone(), error: error.clone(), until };
+        let before = self.shared.full.send_replace(Some(full));
+        if before.is_none_or(|before| before.error.message != error.message) {
+            tracing::warn!(server = %self.shared.target, %stream, "a publication was refused: {error}");
+        }
+    }
+
+    /// A stream has taken a publication.
+    pub(crate) fn has_room(&self, stream: &Arc<str>) {
+        // Nearly always there is nothing to change, and who only looks holds nobody up.
+        if self.shared.full.borrow().as_ref().is_some_and(|full| full.stream == *stream) {
+            self.shared.full.send_replace(None);
+            tracing::info!(server = %self.shared.target, %stream, "there is room again");
+        }
+    }
+
     /// Lets consumers give back what they have, and ends the connection, at the latest at the deadline.
     pub(crate) async fn close(&self, deadline: Instant) {
         self.shared.closing.cancel();
@@ -118,11 +152,10 @@ impl Link {
         let keeping = async {
             loop {
                 let connection = self.connect().await;
-                let mut ended = connection.ended();
+                let ended = connection.ended();
                 shared.current.send_replace(Some(connection));
-                shared.health.send_replace(Health::Ready);
                 tracing::info!(server = %shared.target, "connected to NATS");
-                let why = ended.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
+                let why = shared.until_ended(ended).await;
                 shared.current.send_replace(None);
                 if let Some(why) = why {
                     tracing::warn!(server = %shared.target, "{why}; connecting again");
@@ -156,6 +189,37 @@ impl Link {
             let wait = recovery.failed(&error, fastrand::f64());
             shared.health.send_replace(recovery.health());
             sleep(wait).await;
+        }
+    }
+}
+
+impl Shared {
+    /// Shows whether streams have room, until the connection ends; returns why it did.
+    async fn until_ended(&self, mut ended: watch::Receiver<Option<PortError>>) -> Option<PortError> {
+        let mut full = self.full.subscribe();
+        loop {
+            let now = full.borrow_and_update().clone();
+            let until = now.as_ref().map(|full| full.until);
+            self.health.send_if_modified(|health| {
+                let is_news = match (&*health, &now) {
+                    (Health::Ready, None) => false,
+                    (Health::Refusing(before), Some(full)) => before.message != full.error.message,
+                    _ => true,
+                };
+                *health = now.map_or(Health::Ready, |full| Health::Refusing(full.error));
+                is_news
+            });
+            let forgotten = async {
+                match until {
+                    Some(until) => sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                why = ended.wait_for(Option::is_some) => return why.ok().and_then(|why| why.clone()),
+                _ = full.changed() => {}
+                () = forgotten => drop(self.full.send_replace(None)),
+            }
         }
     }
 }

@@ -39,6 +39,7 @@ mod naming;
 mod options;
 mod protocol;
 mod publish;
+mod pulling;
 mod stored;
 mod topology;
 mod url;

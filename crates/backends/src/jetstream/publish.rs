@@ -163,7 +163,14 @@ impl Publisher {
             Err(error) => Err(connection.forbidden(&written.stream).unwrap_or(error)),
         };
         answers[index] = Some(match answer {
-            Ok(_) => Ok(Receipt { id: written.id }),
+            Ok(_) => {
+                self.link.has_room(&written.stream);
+                Ok(Receipt { id: written.id })
+            }
+            Err(error) if error.kind == Kind::Full => {
+                self.link.is_full(&written.stream, &error);
+                Err(error)
+            }
             Err(error) if error.kind == Kind::NotFound => {
                 let error = nowhere(connection, &written.stream).await;
                 if error.kind == Kind::Unavailable && Instant::now() < deadline {

@@ -12,6 +12,7 @@ use super::{
     api::{self, ConsumerInfo, StreamInfo},
     naming::{ATTEMPTS, check_stream},
     protocol::connection::Connection,
+    pulling::Pulling,
 };
 
 /// How long the server remembers ids, so that what is published again within it is kept once.
@@ -149,6 +150,7 @@ pub(crate) struct Found {
     pub(crate) info: ConsumerInfo,
     pub(crate) is_new: bool,
     pub(crate) ack_wait: Duration,
+    pub(super) pulling: Pulling,
 }
 
 /// Finds the worker's durable consumer or makes it.
@@ -203,7 +205,11 @@ fn checked(stream: &str, info: ConsumerInfo, is_new: bool) -> Result<Found, Port
         );
     }
     let ack_wait = Duration::from_nanos(config["ack_wait"].as_u64().unwrap_or(30_000_000_000));
-    Ok(Found { ack_wait: ack_wait.max(Duration::from_millis(100)), info, is_new })
+    let pulling = Pulling::of(config).map_err(|error| {
+        let text = format!("the consumer {name} of the stream {stream} is of no use: {}", error.message);
+        PortError::new(error.kind, text)
+    })?;
+    Ok(Found { ack_wait: ack_wait.max(Duration::from_millis(100)), pulling, info, is_new })
 }
 
 pub(crate) fn nanoseconds(duration: Duration) -> u64 {

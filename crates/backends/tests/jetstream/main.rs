@@ -2,6 +2,8 @@
 
 #![cfg(feature = "jetstream")]
 
+mod limits;
+mod losing;
 mod outages;
 mod raw;
 mod refusals;

@@ -16,12 +16,15 @@ use crate::{
     raw, server, unique_name,
 };
 
-fn error_of(health: &Health) -> PortError {
+pub(crate) fn error_of(health: &Health) -> PortError {
     health.error().expect("something is wrong").clone()
 }
 
 /// The status of a consumer that is waited for, since nobody announces it.
-async fn status_until(consumer: &Arc<dyn Consumer>, is_wanted: impl Fn(&Health) -> bool) -> Health {
+pub(crate) async fn status_until(
+    consumer: &Arc<dyn Consumer>,
+    is_wanted: impl Fn(&Health) -> bool,
+) -> Health {
     soon(async {
         let mut look_again = tokio::time::interval(Duration::from_millis(5));
         loop {

@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
-use outboard_core::{Kind, PortError};
+use outboard_core::{Health, Kind, PortError};
 
-use super::{Shared, delivery::Origin};
+use super::{
+    Shared,
+    delivery::Origin,
+    state::{REFUSALS, State},
+};
 use crate::jetstream::protocol::{connection::Sink, frame::Incoming, headers};
 
 /// Takes messages and statuses.
@@ -41,16 +45,18 @@ impl Inbox {
         let text = status_text(incoming);
         match incoming.status() {
             // A sign of life.
-            Some(100) => return,
+            Some(100) => return state.request_was_taken(),
             Some(404 | 408) => {
+                state.request_was_taken();
                 let missing = headers::value(incoming.headers(), "Nats-Pending-Messages");
                 let missing = missing.and_then(|missing| missing.parse().ok()).unwrap_or(state.outstanding);
                 state.outstanding = state.outstanding.saturating_sub(missing);
             }
-            Some(409) if text.contains("Exceeded") => {
-                tracing::warn!(stream = %shared.queue.name, "JetStream takes no more requests for now: {text}");
-                (state.outstanding, state.is_held_up) = (0, true);
+            // It was given other limits since we read them: they are read again.
+            Some(409) if text.contains("Exceeded MaxRequest") => {
+                state.trouble = Some(gone(&format!("{text}; its limits are read again")));
             }
+            Some(409) if text.contains("Exceeded") => self.refused(&mut state, text),
             Some(503) => state.trouble = Some(gone("nobody answers for this consumer")),
             Some(_) => state.trouble = Some(gone(text)),
             // Somebody sent something to us that is neither.
@@ -58,6 +64,26 @@ impl Inbox {
         }
         drop(state);
         shared.runner.notify_one();
+    }
+}
+
+impl Inbox {
+    /// The server takes no more requests for now, which passes; if it does not, it is told, once.
+    fn refused(&self, state: &mut State, text: &str) {
+        let times = state.request_was_refused();
+        if times < REFUSALS {
+            return;
+        }
+        let stream = &*self.0.queue.name;
+        let text = format!(
+            "the consumer {} of the stream {stream} takes no more requests for messages: {text}; raise its \
+             `max_waiting`, or have fewer processes consume it",
+            state.consumer
+        );
+        if times == REFUSALS {
+            tracing::warn!(stream, "{text}");
+        }
+        state.health = Health::Refusing(PortError::new(Kind::Full, text));
     }
 }
 

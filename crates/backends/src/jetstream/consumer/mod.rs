@@ -4,6 +4,7 @@
 //! the worker takes them out and settles; one task, the session, moves its wishes to the server: answers in batches,
 //! requests for more, signs of life for what takes long, and the reads and writes of what failed.
 
+mod batches;
 mod claims;
 mod delivery;
 mod inbox;

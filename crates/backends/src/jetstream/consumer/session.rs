@@ -8,6 +8,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, timeou
 
 use super::{
     LAST_WORDS, Shared,
+    batches::Lateness,
     claims::{Answer, Stage},
     inbox::{Confirmations, Deletions, Inbox},
     records,
@@ -27,14 +28,12 @@ use crate::jetstream::{
 /// How often it is looked whether the server is still heard, and what failed is tried again.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// How often the server says that a request still stands.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
-
-/// After so many looks without one, a request is lost.
+/// After so many looks without a sign of life from the server, a request is lost.
 const SILENT_LOOKS: u32 = 5;
 
-/// How long a request stands at the server.
-const REQUEST_STANDS: Duration = Duration::from_secs(30);
+/// How long the server may take to confirm what it was told, at the longest, and at the shortest: a third of the time
+/// after which it delivers again what it has not heard of.
+const CONFIRMED_WITHIN: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(1));
 
 /// A session that lasted so long was a good one.
 const GOOD_SESSION: Duration = Duration::from_secs(5);
@@ -61,7 +60,7 @@ pub(super) async fn run(shared: Arc<Shared>, link: Link) {
                 },
                 Err(error) => error,
             };
-            if began.elapsed() >= GOOD_SESSION {
+            if began.elapsed() >= GOOD_SESSION && !shared.lock().is_unconfirmed {
                 recovery = Recovery::begin(shared.clock.now());
             }
             if recovery.is_news(&error) {
@@ -136,6 +135,7 @@ struct Session<'a> {
     /// What was last said to be wrong with storing.
     said: Option<PortError>,
     silent_looks: u32,
+    confirmed_within: Duration,
     looks: Interval,
     renewals: Interval,
 }
@@ -173,6 +173,7 @@ impl<'a> Session<'a> {
             failed: Vec::new(),
             said: None,
             silent_looks: 0,
+            confirmed_within: (found.ack_wait / 3).max(CONFIRMED_WITHIN.1).min(CONFIRMED_WITHIN.0),
             looks: interval(LOOK_EVERY),
             renewals: interval(found.ack_wait / 3),
             connection,
@@ -182,11 +183,14 @@ impl<'a> Session<'a> {
         session.listen(stream, &found.info.name);
         let mut state = shared.lock();
         state.begin(is_same);
+        state.pulling = found.pulling;
         state.consumer = found.info.name.as_str().into();
         // Nobody had anything of a consumer that was made just now.
         state.maybe_delivered = if found.is_new { 0 } else { info.state.last_seq };
         state.maybe_recorded = last_recorded(&records);
-        state.health = Health::Ready;
+        if !state.is_unconfirmed {
+            state.health = Health::Ready;
+        }
         shared.tell_durable(&state);
         drop(state);
         let server = link.target();
@@ -318,16 +322,18 @@ impl<'a> Session<'a> {
             }
         });
         state.written += written.len();
-        state.batches.push_back((self.batch, written));
+        state.batches.push(self.batch, written);
     }
 
     /// Asks for as many messages as there is room for.
     fn request(&mut self, state: &mut State) {
         let (Some((_, inbox)), count @ 1..) = (&self.inbox, state.to_request()) else { return };
-        let (expires, sign) = (nanoseconds(REQUEST_STANDS), nanoseconds(SIGN_OF_LIFE));
-        let body = format!(r#"{{"batch":{count},"expires":{expires},"idle_heartbeat":{sign}}}"#);
-        self.connection
-            .send(|out| put_publication(out, self.next.as_bytes(), inbox.as_bytes(), b"", body.as_bytes()));
+        let (next, inbox) = (self.next.as_bytes(), inbox.as_bytes());
+        self.connection.send(|out| {
+            for body in state.pulling.requests(count) {
+                put_publication(out, next, inbox, b"", body.as_bytes());
+            }
+        });
         state.outstanding += count;
     }
 
@@ -381,6 +387,18 @@ impl<'a> Session<'a> {
                 Kind::Unavailable,
                 "JetStream has forgotten our request for messages",
             ));
+        }
+        match state.batches.lateness(self.confirmed_within) {
+            Lateness::InTime => {}
+            Lateness::Once => state.say_again(),
+            Lateness::Twice => {
+                state.is_unconfirmed = true;
+                return Err(PortError::new(
+                    Kind::Unavailable,
+                    "JetStream does not confirm acknowledgements: see with `nats stream info` whether the stream has a \
+                     leader",
+                ));
+            }
         }
         state.is_held_up = false;
         let handed = state.unsettled();

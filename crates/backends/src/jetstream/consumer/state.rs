@@ -9,15 +9,19 @@ use outboard_core::{
 };
 
 use super::{
+    batches::Batches,
     claims::{Answer, Claim, Claims, Stage, Storing, Tickets},
     delivery::{Origin, Reader},
     records::Record,
     window::Window,
 };
-use crate::jetstream::protocol::frame::Incoming;
+use crate::jetstream::{protocol::frame::Incoming, pulling::Pulling};
 
 /// A message that is due within this time may be handed out: no timer is more exact.
 const DUE_SOON: Duration = Duration::from_millis(2);
+
+/// After so many requests in a row that the server does not take, one for each look, something is wrong.
+pub(super) const REFUSALS: u32 = 6;
 
 /// How a consumer goes on.
 #[derive(Debug, Clone)]
@@ -50,8 +54,10 @@ pub(super) struct State {
     pub(super) answers: Vec<u64>,
     /// Positions of claims for which something is to be read or stored.
     pub(super) todo: Vec<u64>,
-    /// What was written and not confirmed, each batch with its number: positions, and which delivery it was.
-    pub(super) batches: VecDeque<(u64, Vec<(u64, u64)>)>,
+    /// What was written and not confirmed.
+    pub(super) batches: Batches,
+    /// A session has ended because the server confirmed nothing, and it has not confirmed anything since.
+    pub(super) is_unconfirmed: bool,
     /// Records of messages that are done.
     pub(super) forgotten: Vec<u64>,
     /// Messages that were asked for and have not come.
@@ -66,8 +72,12 @@ pub(super) struct State {
     pub(super) drained: u64,
     /// Something came since this was last looked at.
     pub(super) is_heard: bool,
+    /// What the server's consumer takes as a request.
+    pub(super) pulling: Pulling,
     /// No requests until the next look, because the server takes no more of them.
     pub(super) is_held_up: bool,
+    /// How many requests in a row it has not taken.
+    pub(super) requests_refused: u32,
     /// Why everything has to be looked at anew.
     pub(super) trouble: Option<PortError>,
     pub(super) last_progress: Time,
@@ -98,7 +108,8 @@ impl State {
             written: 0,
             answers: Vec::new(),
             todo: Vec::new(),
-            batches: VecDeque::new(),
+            batches: Batches::default(),
+            is_unconfirmed: false,
             forgotten: Vec::new(),
             outstanding: 0,
             maybe_delivered: 0,
@@ -107,7 +118,9 @@ impl State {
             tickets: Tickets::default(),
             drained: 0,
             is_heard: false,
+            pulling: Pulling::default(),
             is_held_up: false,
+            requests_refused: 0,
             trouble: None,
             last_progress: now,
             health,
@@ -134,14 +147,15 @@ impl State {
         }
         let size = self.window.size();
         let held = (self.claims.len() - self.written) as u32 + self.outstanding;
-        let room = size.saturating_sub(held);
+        let room = self.pulling.may_ask(size.saturating_sub(held), self.outstanding);
         let is_idle = self.outstanding == 0 && self.ready.is_empty() && self.looking == 0;
-        if room >= (size / 8).max(1) || is_idle { room } else { 0 }
+        if room >= (size.min(self.pulling.bound()) / 8).max(1) || is_idle { room } else { 0 }
     }
 
     /// A message has come.
     pub(super) fn came(&mut self, incoming: Incoming, origin: Origin) -> Wakes {
         self.is_heard = true;
+        self.request_was_taken();
         self.outstanding = self.outstanding.saturating_sub(1);
         self.pending = origin.pending;
         if let Some(claim) = self.claims.get_mut(&origin.sequence) {
@@ -295,10 +309,10 @@ impl State {
     /// Everything up to this batch has been heard by the server.
     pub(super) fn confirm_through(&mut self, number: u64, now: Time) -> Wakes {
         self.is_heard = true;
-        while let Some((first, _)) = self.batches.front()
-            && *first <= number
-        {
-            let (_, batch) = self.batches.pop_front().unwrap_or_default();
+        if std::mem::take(&mut self.is_unconfirmed) {
+            self.health = Health::Ready;
+        }
+        while let Some(batch) = self.batches.pop_through(number) {
             for (sequence, delivered) in batch {
                 let claim = self.claims.get(&sequence);
                 if claim.is_some_and(|claim| claim.is_written() && claim.origin.delivered == delivered) {
@@ -349,23 +363,48 @@ impl State {
         self.outstanding = 0;
         self.batches.clear();
         self.trouble = None;
-        self.is_held_up = false;
+        (self.is_held_up, self.requests_refused) = (false, 0);
         if !is_same {
             self.forget_claims();
         }
-        (self.written, self.answers, self.todo) = (0, Vec::new(), Vec::new());
+        let waits = |stage: &Stage| matches!(stage, Stage::Looking | Stage::Storing { .. });
+        self.todo = self
+            .claims
+            .iter()
+            .filter(|(_, claim)| waits(&claim.stage))
+            .map(|(&sequence, _)| sequence)
+            .collect();
+        self.say_again();
+        self.is_unconfirmed &= !self.answers.is_empty();
+    }
+
+    /// What the server was told and has not confirmed is written again, in the order in which messages came, as far as
+    /// that is known.
+    pub(super) fn say_again(&mut self) {
+        (self.written, self.answers) = (0, Vec::new());
         for (&sequence, claim) in &mut self.claims {
-            match &mut claim.stage {
-                Stage::Answering { is_written, .. } => {
-                    *is_written = false;
-                    self.answers.push(sequence);
-                }
-                Stage::Looking | Stage::Storing { .. } => self.todo.push(sequence),
-                Stage::Ready | Stage::Handed => {}
+            if let Stage::Answering { is_written, .. } = &mut claim.stage {
+                *is_written = false;
+                self.answers.push(sequence);
             }
         }
-        // In the order in which they came, as far as that is known.
         self.answers.sort_unstable();
+    }
+
+    /// The server does not take a request, because others have taken its places; returns in how many it has not.
+    pub(super) fn request_was_refused(&mut self) -> u32 {
+        (self.outstanding, self.is_held_up) = (0, true);
+        self.requests_refused = self.requests_refused.saturating_add(1);
+        self.requests_refused
+    }
+
+    /// The server has taken a request.
+    pub(super) fn request_was_taken(&mut self) {
+        if std::mem::take(&mut self.requests_refused) >= REFUSALS
+            && matches!(self.health, Health::Refusing(_))
+        {
+            self.health = Health::Ready;
+        }
     }
 
     /// What we had in hand is gone at the server.
