@@ -246,6 +246,45 @@ async fn a_wrong_password_shows_in_the_status() {
 }
 
 #[tokio::test]
+async fn jobs_that_nobody_consumes_hide_none_of_ours() {
+    let server = Redis::start().unwrap();
+    let site = Site::on(&server.url(), "hidden");
+    let now = SystemClock.now().as_millis() / 1_000;
+    // Ours lie at the end of each look, between two of them, and among the last ones.
+    let places = [0, 9_999, 10_000, 21_234, 24_500, 24_999];
+    for set in ["retry", "schedule"] {
+        let mut words = vec!["ZADD".to_owned(), set.to_owned()];
+        for number in 0..25_000 {
+            let queue = if places.contains(&number) { "hidden" } else { "nobodys" };
+            // Many have the same time.
+            words.push((now - 10_000 + number / 1_000).to_string());
+            words.push(format!(
+                "{{\"class\":\"A\",\"args\":[],\"queue\":\"{queue}\",\"jid\":\"{set}{number:05}\"}}"
+            ));
+        }
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        assert_eq!(site.ask::<u64>(&words).await, 25_000);
+    }
+    let consumer = site.consumer(20).await;
+    let came = tokio::time::timeout(Duration::from_secs(20), take(&consumer, 12)).await.unwrap();
+    let came: BTreeSet<_> = came.iter().map(|delivery| delivery.message.name.clone().unwrap()).collect();
+    let wanted = ["retry", "schedule"]
+        .into_iter()
+        .flat_map(|set| places.map(|place| format!("{set}{place:05}").into()));
+    assert_eq!(came, wanted.collect());
+    assert_eq!(site.ask::<u64>(&["ZCARD", "retry"]).await, 25_000 - 6, "others' jobs are left to them");
+    // What is scheduled now lies behind all of them, and waits for none.
+    let message = Outgoing {
+        run_at: Some(SystemClock.now()),
+        ..Outgoing::new(Destination::queue("hidden"), "A", "[1]")
+    };
+    let began = Instant::now();
+    site.port.publish(vec![message]).await.unwrap().remove(0).unwrap();
+    take(&consumer, 1).await;
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
 async fn ids_are_kept_whatever_their_form() {
     let site = Site::on(&SERVER.url(), "ids");
     let message =
