@@ -150,7 +150,8 @@ pub enum MessageIdentity {
 pub struct QueueSpec {
     /// Its name.
     pub name: QueueName,
-    /// How the broker keeps it.
+    /// How the broker keeps it, and with it what is made beside it for retries and dead letters. To be named for one that
+    /// is there already: the broker tells it only of a queue that is to be made (`create`) and differs in nothing else.
     pub kind: QueueKind,
     /// What leads to it, besides publishing to its name.
     pub bindings: Vec<Binding>,

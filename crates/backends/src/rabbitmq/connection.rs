@@ -120,6 +120,11 @@ impl Connection {
         &self.shared.server
     }
 
+    /// The largest frame, with what surrounds it.
+    pub(crate) fn frame_max(&self) -> usize {
+        self.shared.agreed.frame_max
+    }
+
     /// Whether both are the same connection.
     pub(crate) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.shared, &other.shared)

@@ -25,7 +25,7 @@ use super::{
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// The largest frame that is sent or taken; RabbitMQ offers as much.
-const FRAME_MAX: u32 = 128 << 10;
+pub(crate) const FRAME_MAX: u32 = 128 << 10;
 
 /// At most this many channels on a connection; RabbitMQ offers as many.
 const CHANNEL_MAX: u16 = 2_047;

@@ -11,7 +11,7 @@ use std::{
 
 use outboard_core::{
     Kind, PortError,
-    queue::{Argument, QueueKind, QueueName, QueueSpec},
+    queue::{Argument, Declared, QueueKind, QueueName, QueueSpec},
 };
 use tokio::{
     sync::watch,
@@ -21,6 +21,7 @@ use tokio::{
 use super::{
     codec::table::{Table, Value},
     connection::Connection,
+    handshake::FRAME_MAX,
     topology,
 };
 
@@ -100,6 +101,21 @@ impl Ladder {
         if is_quorum && quorum.len() < REMEMBERED {
             quorum.insert(spec.name.clone());
         }
+    }
+
+    /// Takes note of how a queue is kept that was there already: the broker says so when it was to be kept otherwise, unless
+    /// it names another argument first.
+    pub(crate) fn found(&self, queue: &QueueName, declared: &Declared) {
+        if let Declared::Differs(what) = declared
+            && topology::is_found_quorum(queue, what)
+        {
+            self.learn(&QueueSpec { kind: QueueKind::Quorum, ..QueueSpec::named(queue.clone()) });
+        }
+    }
+
+    /// The largest frame that can be published; the usual one without a connection.
+    pub(crate) fn frame_max(&self) -> usize {
+        self.link.borrow().as_ref().map_or(FRAME_MAX as usize, Connection::frame_max)
     }
 
     fn is_quorum(&self, queue: &QueueName) -> bool {

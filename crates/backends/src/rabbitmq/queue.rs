@@ -221,6 +221,7 @@ impl Queue for RabbitMq {
             let connection = self.publishing.live(WITHIN).await?;
             let declared = in_time(topology::ensure(&connection, &spec)).await?;
             self.ladder.learn(&spec);
+            self.ladder.found(&spec.name, &declared);
             Ok(declared)
         })
     }

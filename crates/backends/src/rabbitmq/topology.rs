@@ -250,6 +250,12 @@ fn difference(what: &str, error: &PortError) -> String {
     told().unwrap_or_else(|| format!("{what} is used as it is: {error}"))
 }
 
+/// Whether what differs is that this queue is replicated. The broker names one difference only: of a queue that differs
+/// in another argument, too, it may not be known.
+pub(crate) fn is_found_quorum(name: &str, what: &str) -> bool {
+    what.contains(&format!("the queue `{name}` has x-queue-type = quorum and"))
+}
+
 /// The broker's refusal with what is to be done about it.
 fn explain(what: &str, error: PortError) -> PortError {
     let (kind, text) = match error.kind {

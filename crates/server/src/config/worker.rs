@@ -56,7 +56,8 @@ pub(crate) struct WorkerConfig {
     /// The queue's name.
     #[serde(default)]
     pub queue: Option<String>,
-    /// How the broker keeps the queue.
+    /// How the broker keeps the queue, and with it those for retries and dead letters. To be named for one that is there
+    /// already: the broker tells it only of a queue that may be made (`create`) and differs in nothing else.
     #[serde(default)]
     pub queue_type: QueueType,
     /// Whether the queue is made when it is missing.

@@ -38,7 +38,7 @@ pub(crate) const DEAD_WORKER: &str = "x-dead-worker";
 pub(crate) const DEAD_TIME: &str = "x-dead-time";
 
 /// Ours and the broker's: no business of a handler, and different at each attempt.
-fn is_account(name: &str) -> bool {
+pub(super) fn is_account(name: &str) -> bool {
     matches!(
         name,
         RETRY_COUNT | ORIGINAL_QUEUE | FIRST_FAILURE | HISTORY | DEAD_REASON | DEAD_WORKER | DEAD_TIME

@@ -1,6 +1,8 @@
 //! Messages that go elsewhere: to wait for their next attempt, or to the dead letters. Published and confirmed, and only
 //! then acknowledged, so that a message is always in one of the two places.
 
+mod fitting;
+
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
@@ -12,7 +14,7 @@ use outboard_core::{
     Clock, Kind, PortError,
     backoff::Backoff,
     consumer::{Tag, Ticket},
-    queue::ConsumeSpec,
+    queue::{ConsumeSpec, Declared},
     time::SystemClock,
 };
 use tokio::{
@@ -37,7 +39,7 @@ use crate::rabbitmq::{
 /// So many attempts are remembered.
 const HISTORY_LENGTH: usize = 10;
 
-/// So many bytes of what an attempt said are kept: headers have to fit a frame.
+/// So many bytes of what an attempt said are kept, where the broker's frame has room for them.
 const REASON_BYTES: usize = 1_000;
 
 /// Further routing keys that a publisher may have given.
@@ -208,7 +210,7 @@ impl Mover {
         let publication = Publication {
             exchange: ShortString::default(),
             key: ShortString::new(name.clone()).unwrap_or_default(),
-            properties: self.properties(&message),
+            properties: self.fitting_properties(&message),
             body: message.body.clone(),
         };
         let mut state = self.state();
@@ -216,6 +218,28 @@ impl Mover {
         let token = state.last;
         state.out.insert(token, (message, name));
         (token, publication)
+    }
+
+    /// As much of them as the broker's frame takes.
+    fn fitting_properties(&self, message: &Move) -> Properties {
+        let mut properties = self.properties(message);
+        let left_out = fitting::fit(&mut properties, self.ladder.frame_max());
+        if !left_out.is_empty() {
+            tracing::warn!(
+                queue = &*self.spec.queue.name,
+                worker = &*self.spec.worker,
+                message = properties.message_id.as_ref().map(ShortString::as_str),
+                headers = left_out.join(", "),
+                "with the count of its attempts, the headers of a message are too large for the broker: it is moved \
+                 without these; publish smaller headers"
+            );
+        }
+        properties
+    }
+
+    /// What its declaration says of the queue.
+    pub(super) fn found(&self, declared: &Declared) {
+        self.ladder.found(&self.spec.queue.name, declared);
     }
 
     /// Those of the message, with our account of it.

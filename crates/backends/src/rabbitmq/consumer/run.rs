@@ -101,7 +101,9 @@ async fn explain(core: &Core, connection: &Connection, end: End, memory: &mut Me
     let (queue, worker) = (&*core.spec.queue.name, &*core.spec.worker);
     let error = match end {
         End::Cancelled => {
-            let found = topology::look(connection, queue).await;
+            // Its leader may be what has gone: then nobody answers, and the connection lives all the same.
+            let within = memory.recovery.attempt_within();
+            let found = in_time(within, topology::look(connection, queue)).await;
             match found {
                 Err(error) if error.kind == Kind::NotFound => {
                     tracing::warn!(
@@ -139,6 +141,7 @@ async fn begin(core: &Arc<Core>, connection: &Connection, memory: &mut Memory) -
     let within = memory.recovery.attempt_within();
     let starting = async {
         let declared = topology::ensure(connection, &core.spec.queue).await?;
+        core.mover.found(&declared);
         if let Declared::Differs(difference) = declared {
             say_differs(core, memory, difference);
         }

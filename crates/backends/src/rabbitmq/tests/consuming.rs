@@ -22,7 +22,7 @@ use crate::rabbitmq::{Options, RabbitMq as Queues, Value};
 /// As the promise for a queue that is deleted says.
 const SOON: Duration = Duration::from_secs(3);
 
-fn queues(url: &str) -> Queues {
+pub(super) fn queues(url: &str) -> Queues {
     Queues::new(url.parse().expect("a URL"), Options::default())
 }
 
@@ -30,7 +30,7 @@ fn spec(queue: &str) -> ConsumeSpec {
     ConsumeSpec { prefetch: Prefetch::Fixed(10), ..ConsumeSpec::new("worker", QueueSpec::named(queue)) }
 }
 
-async fn consumer(queues: &Queues, queue: &str) -> Arc<dyn Consumer> {
+pub(super) async fn consumer(queues: &Queues, queue: &str) -> Arc<dyn Consumer> {
     queues.consume(spec(queue)).await.expect("nothing is wrong with it")
 }
 
@@ -40,20 +40,20 @@ async fn publish(queues: &Queues, queue: &str, payload: &str) {
     answers.into_iter().for_each(|answer| drop(answer.expect("the broker takes it")));
 }
 
-async fn one(consumer: &Arc<dyn Consumer>) -> Delivery {
+pub(super) async fn one(consumer: &Arc<dyn Consumer>) -> Delivery {
     let next = timeout(Duration::from_secs(20), consumer.next(1)).await;
     next.expect("a message comes").expect("the consumer lives").remove(0)
 }
 
 /// Settles, and waits until the broker has heard of it.
-async fn settle(consumer: &Arc<dyn Consumer>, tag: Tag, verdict: Verdict) {
+pub(super) async fn settle(consumer: &Arc<dyn Consumer>, tag: Tag, verdict: Verdict) {
     let mut durable = consumer.durable();
     let ticket = consumer.settle(Settlement { tag, verdict, effects: None });
     let told = timeout(super::WITHIN, durable.wait_for(|durable| *durable >= ticket)).await;
     told.expect("it is told").expect("the consumer lives");
 }
 
-async fn until(what: &str, within: Duration, condition: impl Fn() -> bool) {
+pub(super) async fn until(what: &str, within: Duration, condition: impl Fn() -> bool) {
     let looking = async {
         let mut again = tokio::time::interval(Duration::from_millis(5));
         while !condition() {
@@ -64,7 +64,7 @@ async fn until(what: &str, within: Duration, condition: impl Fn() -> bool) {
 }
 
 /// What another program does, on a connection of its own.
-async fn channel(broker: &RabbitMq) -> Channel {
+pub(super) async fn channel(broker: &RabbitMq) -> Channel {
     let connection: Connection = connect(broker).await;
     connection.channel().await.expect("there is room")
 }

@@ -3,6 +3,7 @@
 mod certificates;
 mod consuming;
 mod inspecting;
+mod moving;
 mod publishing;
 mod refusals;
 mod topology;

@@ -9,7 +9,7 @@ use super::{connect, shared, short};
 use crate::rabbitmq::{
     Table,
     codec::method::Method,
-    topology::{ensure, ensure_plain, look},
+    topology::{ensure, ensure_plain, is_found_quorum, look},
 };
 
 fn bound(name: &str, exchange: &str, routing: Routing, key: &str) -> QueueSpec {
@@ -61,6 +61,23 @@ async fn what_is_there_with_other_arguments_is_used_as_it_is() {
     let Declared::Differs(what) = &declared else { panic!("{declared:?}") };
     assert!(what.contains("the exchange `an-exchange` has type = topic and not direct"), "{what}");
     assert!(!connection.has_ended());
+}
+
+#[tokio::test]
+async fn a_queue_that_is_replicated_already_is_recognized() {
+    let connection = connect(shared()).await;
+    let quorum = QueueSpec { kind: QueueKind::Quorum, ..QueueSpec::named("quorum") };
+    ensure(&connection, &quorum).await.unwrap();
+    for kind in [QueueKind::Usual, QueueKind::Classic] {
+        let spec = QueueSpec { kind, ..quorum.clone() };
+        let Declared::Differs(what) = ensure(&connection, &spec).await.unwrap() else { panic!("{spec:?}") };
+        assert!(is_found_quorum("quorum", &what), "{what}");
+    }
+    let classic = QueueSpec { kind: QueueKind::Classic, ..QueueSpec::named("no-quorum") };
+    ensure(&connection, &classic).await.unwrap();
+    let quorum = QueueSpec { kind: QueueKind::Quorum, ..QueueSpec::named("no-quorum") };
+    let Declared::Differs(what) = ensure(&connection, &quorum).await.unwrap() else { panic!("{quorum:?}") };
+    assert!(!is_found_quorum("no-quorum", &what), "{what}");
 }
 
 #[tokio::test]
