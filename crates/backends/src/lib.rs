@@ -1,8 +1,10 @@
 //! Outboard's ports on brokers: a module and a feature each.
 
 mod address;
-#[cfg(any(feature = "rabbitmq", feature = "sidekiq", feature = "jetstream"))]
+#[cfg(any(feature = "rabbitmq", feature = "redis", feature = "jetstream"))]
 mod authority;
+#[cfg(any(feature = "rabbitmq", feature = "redis", feature = "jetstream"))]
+mod tls;
 
 #[cfg(feature = "jetstream")]
 pub mod jetstream;

@@ -4,12 +4,14 @@
 //! A shell holds each one and takes it down, with its directory, when the process that started it is gone: no test
 //! leaves a server behind, however it ended.
 
+mod certificates;
 mod held;
 pub mod nats;
 pub mod proxy;
 pub mod rabbitmq;
 pub mod redis;
 
+pub use certificates::Certificates;
 pub use held::free_ports;
 pub use nats::Nats;
 pub use proxy::Proxy;

@@ -2,7 +2,10 @@
 
 use anyhow::Result;
 
-use crate::held::{Held, free_ports, words};
+use crate::{
+    Certificates,
+    held::{Held, free_ports, words},
+};
 
 /// A running server; killed when dropped.
 #[derive(Debug)]
@@ -30,6 +33,12 @@ impl Nats {
             Ok((words(["/bin/sh", "-c", &start]), Vec::new()))
         })?;
         Ok(Self { held, port })
+    }
+
+    /// Starts one that speaks TLS only, with the certificate of this name.
+    pub fn secured(certificates: &Certificates, name: &str) -> Result<Self> {
+        let [key, certificate] = ["key", "pem"].map(|kind| certificates.path(&format!("{name}.{kind}")));
+        Self::configured(&format!("tls {{ cert_file: '{certificate}', key_file: '{key}' }}"))
     }
 
     /// Where it listens, on 127.0.0.1.

@@ -2,7 +2,10 @@
 
 use anyhow::Result;
 
-use crate::held::{Held, free_ports, words};
+use crate::{
+    Certificates,
+    held::{Held, free_ports, words},
+};
 
 /// A running server; killed when dropped.
 #[derive(Debug)]
@@ -20,6 +23,18 @@ impl Redis {
     /// Starts one with these arguments.
     pub fn configured(arguments: &[&str]) -> Result<Self> {
         let [port] = free_ports();
+        Self::begin(port, arguments)
+    }
+
+    /// Starts one that speaks TLS only, with the certificate of this name.
+    pub fn secured(certificates: &Certificates, name: &str) -> Result<Self> {
+        let [port] = free_ports();
+        let [key, certificate] = ["key", "pem"].map(|kind| certificates.path(&format!("{name}.{kind}")));
+        let tls = ["--tls-port", &port.to_string(), "--tls-cert-file", &certificate, "--tls-key-file", &key];
+        Self::begin(port, &[&tls[..], &["--port", "0", "--tls-auth-clients", "no"]].concat())
+    }
+
+    fn begin(port: u16, arguments: &[&str]) -> Result<Self> {
         let held = Held::start("Ready to accept connections", |directory| {
             let (port, directory) = (port.to_string(), directory.display().to_string());
             let mut program = words(["redis-server", "--bind", "127.0.0.1", "--port", &port]);
@@ -38,6 +53,11 @@ impl Redis {
     /// Its URL.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/0", self.port)
+    }
+
+    /// Where it keeps its data.
+    pub fn directory(&self) -> &std::path::Path {
+        self.held.directory()
     }
 
     /// Kills it, as `kill -9` does; what it had stays.

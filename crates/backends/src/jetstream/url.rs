@@ -4,11 +4,17 @@ use std::{fmt, sync::Arc};
 
 use outboard_core::{Kind, PortError};
 
-use crate::authority::{decode, split_port};
+use crate::{
+    authority::{decode, split_port},
+    tls::{Peer, Tls},
+};
 
 /// Where to connect to, and as whom. Its `Debug` and [`fmt::Display`] leave passwords and tokens out.
 ///
-/// `tls://` asks for TLS; `nats://` takes it when the server asks for it.
+/// `tls://` asks for TLS; `nats://` takes it when the server asks for it. Parameters for TLS, each at most once:
+///
+/// - `cacertfile`: a file with the certificates that are trusted, instead of the public ones.
+/// - `server_name_indication`: the name that the server's certificate is made out for, if it is not the host.
 ///
 /// ```
 /// use outboard_backends::jetstream::Target;
@@ -21,6 +27,7 @@ pub struct Target {
     pub(crate) port: u16,
     pub(crate) account: Account,
     pub(crate) is_tls: bool,
+    pub(crate) tls: Tls,
 }
 
 /// Who we are to a server.
@@ -45,8 +52,12 @@ impl std::str::FromStr for Target {
                 ));
             }
         };
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let parameters = "takes `cacertfile=FILE` and `server_name_indication=NAME` after `?`, each once; in a password \
+                          write %3F";
+        let tls = Tls::read(query).ok_or_else(|| invalid(parameters))?;
         let rest = rest.strip_suffix('/').unwrap_or(rest);
-        if rest.contains(['/', '?', '#']) {
+        if rest.contains(['/', '#']) {
             return Err(invalid("ends with the port: the queue's name is given by itself"));
         }
         let decode = |text: &str| {
@@ -67,7 +78,20 @@ impl std::str::FromStr for Target {
         if host.is_empty() {
             return Err(invalid("names a host"));
         }
-        Ok(Self { host: host.into(), port, account, is_tls })
+        Ok(Self { host: host.into(), port, account, is_tls, tls })
+    }
+}
+
+impl Target {
+    /// The other end, over TLS.
+    pub(super) fn peer(&self) -> Peer<'_> {
+        Peer {
+            target: self,
+            host: &self.host,
+            tls: &self.tls,
+            without: "configure `tls` there, or write `nats://`",
+            wants_ours: "`verify` in the server's `tls` has to be false",
+        }
     }
 }
 
@@ -109,10 +133,13 @@ mod tests {
             "nats://mq:0",
             "nats://mq:x",
             "nats://mq/orders",
+            "nats://mq?queue=orders",
+            "nats://a:b?top-secret@mq",
             "nats://a:%4@mq",
         ] {
             let error = bad.parse::<Target>().unwrap_err();
             assert_eq!(error.kind, Kind::Invalid, "{bad}: {error}");
+            assert!(!error.message.contains("top-secret"), "{error}");
         }
     }
 

@@ -17,7 +17,6 @@ use super::{
         table::{Table, Value},
     },
     connection::closed_by_broker,
-    tls,
     url::Target,
 };
 
@@ -106,7 +105,7 @@ pub(super) async fn open(target: &Target, heartbeat: Duration) -> Result<Opened,
     let stream = TcpStream::connect((&*target.host, target.port)).await.map_err(unreachable)?;
     stream.set_nodelay(true).map_err(unreachable)?;
     let buffer = BytesMut::new();
-    match &target.tls {
+    match target.peer() {
         None => {
             let mut opening = Opening { target, stream, buffer };
             let (agreed, server) = opening.shake_hands(heartbeat).await?;
@@ -114,8 +113,8 @@ pub(super) async fn open(target: &Target, heartbeat: Duration) -> Result<Opened,
             let (reader, writer): (Reader, Writer) = (Box::new(reader), Box::new(writer));
             Ok(Opened { reader, writer, buffer: opening.buffer, agreed, server })
         }
-        Some(tls) => {
-            let stream = tls::secure(target, tls, stream).await?;
+        Some(peer) => {
+            let stream = peer.secure(stream).await?;
             let mut opening = Opening { target, stream, buffer };
             let (agreed, server) = opening.shake_hands(heartbeat).await?;
             let (reader, writer) = tokio::io::split(opening.stream);
@@ -201,7 +200,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Opening<'_, S> {
 
     fn lost(&self, error: &io::Error) -> PortError {
         // The broker's word on our side of TLS comes with the first bytes that are read.
-        tls::refusal(self.target, error).unwrap_or_else(|| {
+        self.target.peer().and_then(|peer| peer.refusal(error)).unwrap_or_else(|| {
             let text = format!("{} went away while it was being opened: {error}", self.target);
             PortError::new(Kind::Unavailable, text)
         })

@@ -12,7 +12,6 @@ mod options;
 mod outgoing;
 mod publisher;
 mod queue;
-mod tls;
 mod topology;
 mod url;
 

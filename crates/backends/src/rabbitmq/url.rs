@@ -4,7 +4,10 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use outboard_core::{Kind, PortError};
 
-use crate::authority::{self, split_port};
+use crate::{
+    authority::{self, split_port},
+    tls::{Peer, Tls},
+};
 
 /// Where to connect to, and as whom. Its `Debug` and [`fmt::Display`] leave the password out.
 ///
@@ -41,16 +44,19 @@ pub struct Target {
     pub(crate) name: Arc<str>,
 }
 
-/// How TLS is made.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub(crate) struct Tls {
-    /// Certificates that are trusted, in PEM form; the public ones without it.
-    pub(crate) ca_file: Option<Arc<str>>,
-    /// What the certificate is made out for; the host without it.
-    pub(crate) server_name: Option<Arc<str>>,
-}
-
 impl Target {
+    /// The other end, where it is reached over TLS.
+    pub(super) fn peer(&self) -> Option<Peer<'_>> {
+        let tls = self.tls.as_ref()?;
+        Some(Peer {
+            target: self,
+            host: &self.host,
+            tls,
+            without: "its TLS port is usually 5671, and a URL without TLS begins with `amqp://`",
+            wants_ours: "`ssl_options.fail_if_no_peer_cert` has to be false",
+        })
+    }
+
     /// The same under another name among the broker's connections.
     pub(crate) fn named(&self, name: impl Into<Arc<str>>) -> Self {
         Self { name: name.into(), ..self.clone() }
@@ -71,9 +77,8 @@ impl Target {
                 let timeout = Duration::from_millis(number(1..=600_000, "milliseconds")?);
                 self.connection_timeout.replace(timeout).is_none()
             }
-            "cacertfile" => self.tls.as_mut().ok_or_else(for_tls)?.ca_file.replace(value).is_none(),
-            "server_name_indication" => {
-                self.tls.as_mut().ok_or_else(for_tls)?.server_name.replace(value).is_none()
+            "cacertfile" | "server_name_indication" => {
+                self.tls.as_mut().ok_or_else(for_tls)?.take(name, value).unwrap_or_default()
             }
             _ => {
                 let known = "heartbeat, connection_timeout, cacertfile, server_name_indication";

@@ -4,13 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use outboard_core::{Kind, PortError};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, FromRedisValue, Pipeline, PushInfo, PushKind, RedisResult, Script,
-    ScriptInvocation, Value, aio::MultiplexedConnection, cmd,
+    AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, PushInfo, PushKind, RedisResult, Script,
+    ScriptInvocation, Value, cmd,
 };
 use tokio::{sync::watch, time::timeout};
 
 use super::{
     Target,
+    dial::{Dialled, dial},
     refusal::{Verdict, judge, loading, read_only, too_old},
 };
 
@@ -32,13 +33,12 @@ pub(crate) type OnPush = Arc<dyn Fn(PushInfo) + Send + Sync>;
 /// A connection; cheap to clone. Commands of all clones share it, and are answered in their order.
 #[derive(Clone)]
 pub(crate) struct Connection {
-    inner: MultiplexedConnection,
+    inner: Dialled,
     shared: Arc<Shared>,
 }
 
 struct Shared {
     target: Target,
-    client: Client,
     generation: u64,
     /// Why it is of no use any more.
     ended: watch::Sender<Option<PortError>>,
@@ -55,10 +55,9 @@ impl Connection {
         generation: u64,
         on_push: Option<OnPush>,
     ) -> Result<Self, PortError> {
-        let client = Client::open(target.info()).map_err(|error| judge(&error, target).into_error())?;
         let ended = watch::Sender::new(None);
         let refusing = watch::Sender::new(None);
-        let shared = Arc::new(Shared { target: target.clone(), client, generation, ended, refusing });
+        let shared = Arc::new(Shared { target: target.clone(), generation, ended, refusing });
         let weak = Arc::downgrade(&shared);
         let push = move |info: PushInfo| -> Result<(), redis::aio::SendError> {
             if info.kind == PushKind::Disconnection {
@@ -120,13 +119,13 @@ impl Connection {
     /// writes, `Denied`, `Unsupported`, `Mismatch` (a key of another type), `Invalid`.
     pub(crate) async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, PortError> {
         self.check()?;
-        self.answer(command.query_async(&mut self.inner.clone()).await)
+        self.answer(command.query_async(&mut self.inner.connection.clone()).await)
     }
 
     /// Runs commands one after the other, without waiting in between; errors as of [`Connection::query`].
     pub(crate) async fn pipeline<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, PortError> {
         self.check()?;
-        self.answer(commands.query_async(&mut self.inner.clone()).await)
+        self.answer(commands.query_async(&mut self.inner.connection.clone()).await)
     }
 
     /// Runs a script with its keys and arguments; errors as of [`Connection::query`]. What it did before an error stays done.
@@ -138,7 +137,7 @@ impl Connection {
         self.check()?;
         let mut invocation = script.prepare_invoke();
         fill(&mut invocation);
-        self.answer(invocation.invoke_async(&mut self.inner.clone()).await)
+        self.answer(invocation.invoke_async(&mut self.inner.connection.clone()).await)
     }
 
     /// Asks for a sign of life; while the server takes no writes, whether it does again.
@@ -216,19 +215,14 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Shared {
-    async fn connect(
-        &self,
-        configuration: AsyncConnectionConfig,
-    ) -> Result<MultiplexedConnection, PortError> {
-        let connecting = self.client.get_multiplexed_async_connection_with_config(&configuration);
+    async fn connect(&self, configuration: AsyncConnectionConfig) -> Result<Dialled, PortError> {
         let late = || {
             PortError::new(
                 Kind::Unavailable,
                 format!("{} did not answer within {CONNECT_WITHIN:?}", self.target),
             )
         };
-        let connected = timeout(CONNECT_WITHIN, connecting).await.map_err(|_| late())?;
-        connected.map_err(|error| judge(&error, &self.target).into_error())
+        timeout(CONNECT_WITHIN, dial(&self.target, configuration)).await.map_err(|_| late())?
     }
 
     /// The first reason counts.

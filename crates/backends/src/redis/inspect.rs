@@ -3,10 +3,10 @@
 use std::{collections::HashMap, time::Duration};
 
 use outboard_core::{Kind, PortError};
-use redis::{Client, cmd};
+use redis::cmd;
 use tokio::time::timeout;
 
-use super::{Target, connection::configuration, refusal::judge};
+use super::{Target, connection::configuration, dial::dial, refusal::judge};
 
 /// How long a server may take for everything.
 const WITHIN: Duration = Duration::from_secs(5);
@@ -51,10 +51,9 @@ pub async fn inspect(target: &Target) -> Result<Facts, PortError> {
 
 async fn ask(target: &Target) -> Result<Facts, PortError> {
     let told = |error: &redis::RedisError| judge(error, target).into_error();
-    let client = Client::open(target.info()).map_err(|error| told(&error))?;
-    let configuration = configuration();
-    let connecting = client.get_multiplexed_async_connection_with_config(&configuration);
-    let mut connection = connecting.await.map_err(|error| told(&error))?;
+    // Held to the end: what moves the bytes ends with it.
+    let dialled = dial(target, configuration()).await?;
+    let mut connection = dialled.connection.clone();
     let info: String = match cmd("INFO").query_async(&mut connection).await {
         Ok(info) => info,
         Err(error) => match told(&error) {

@@ -3,6 +3,7 @@
 mod link;
 
 mod connection;
+mod dial;
 mod inspect;
 mod refusal;
 mod target;

@@ -79,11 +79,8 @@ fn way(error: &RedisError, target: &Target) -> Verdict {
             Kind::Corrupt,
             format!("{target} answered in an unexpected way: {error}"),
         )),
-        _ => match tls(error) {
-            Some(says) => Verdict::Away(PortError::new(
-                Kind::Denied,
-                format!("TLS with {target} failed: {says}; a CA of your own is named by SSL_CERT_FILE"),
-            )),
+        _ => match tls(error).zip(target.peer()) {
+            Some((error, peer)) => Verdict::Away(peer.judge(error)),
             None if error.is_timeout() => {
                 Verdict::Lost(PortError::new(Kind::Unavailable, format!("{target} has gone silent")))
             }
@@ -96,13 +93,13 @@ fn way(error: &RedisError, target: &Target) -> Verdict {
 }
 
 /// What TLS says, if it was TLS.
-fn tls(error: &RedisError) -> Option<String> {
+fn tls(error: &RedisError) -> Option<&tokio_rustls::rustls::Error> {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
         let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
         let inner = inner.and_then(|inner| inner.downcast_ref::<tokio_rustls::rustls::Error>());
         if let Some(error) = inner.or_else(|| error.downcast_ref()) {
-            return Some(error.to_string());
+            return Some(error);
         }
         cause = error.source();
     }
@@ -126,7 +123,7 @@ pub(crate) fn read_only(target: &Target) -> String {
 
 /// What is said of a server that has just begun.
 pub(crate) fn loading(target: &Target) -> String {
-    format!("{target} is still loading its data")
+    format!("{target} is still loading its data: it is asked again until it has")
 }
 
 /// What is said of a server that lacks what we need.

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use outboard_core::{Health, Kind, time::system_clock};
-use outboard_testkit::{Proxy, Redis, proxy::Mode};
+use outboard_testkit::{Certificates, Proxy, Redis, proxy::Mode};
 use redis::cmd;
 use tokio::{sync::watch, time::Instant};
 
@@ -132,6 +132,95 @@ async fn what_is_not_redis_or_not_trusted_is_told_apart_from_an_outage() {
     let nobody = link(&format!("redis://127.0.0.1:{}", outboard_testkit::free_ports::<1>()[0]));
     let error = refusal(&nobody).await;
     assert!(error.kind == Kind::Unavailable && error.message.contains("refused"), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_with_tls_is_used_when_its_certificate_is_the_expected_one() {
+    let certificates = Certificates::usual();
+    let ca = certificates.path("ca.pem");
+    let server = Redis::secured(&certificates, "server").unwrap();
+    for url in [
+        format!("rediss://localhost:{}/3?cacertfile={ca}", server.port()),
+        format!("rediss://127.0.0.1:{}?cacertfile={ca}&server_name_indication=localhost", server.port()),
+    ] {
+        let link = link(&url);
+        until(&mut link.health(), Health::is_ready).await;
+        let one: i64 = link.connection().unwrap().query(cmd("INCR").arg("n")).await.unwrap();
+        assert_eq!(one, 1, "the database of the URL");
+        let second = link.connection().unwrap().another(Duration::from_secs(1)).await.unwrap();
+        assert_eq!(second.query::<i64>(cmd("INCR").arg("n")).await.unwrap(), 2);
+        assert!(super::inspect(&url.parse().unwrap()).await.unwrap().version.is_some());
+    }
+}
+
+#[tokio::test]
+async fn whom_we_do_not_trust_is_told_with_the_mend_and_not_tried_often() {
+    let certificates = Certificates::usual();
+    let [ca, other, key] = ["ca.pem", "other.pem", "ca.key"].map(|file| certificates.path(file));
+    for (server, at, kind, words) in [
+        ("server", "localhost:PORT".to_owned(), Kind::Denied, &["no public CA", "?cacertfile="][..]),
+        (
+            "server",
+            format!("localhost:PORT?cacertfile={other}"),
+            Kind::Denied,
+            &["other.pem", "does not vouch"],
+        ),
+        (
+            "server",
+            format!("127.0.0.1:PORT?cacertfile={ca}"),
+            Kind::Denied,
+            &["not for `127.0.0.1`", "localhost"],
+        ),
+        ("old", format!("localhost:PORT?cacertfile={ca}"), Kind::Denied, &["has expired", "renew"]),
+        ("new", format!("localhost:PORT?cacertfile={ca}"), Kind::Denied, &["is not valid yet"]),
+        (
+            "server",
+            "localhost:PORT?cacertfile=/no/file".to_owned(),
+            Kind::Invalid,
+            &["/no/file", "cacertfile"],
+        ),
+        ("server", format!("localhost:PORT?cacertfile={key}"), Kind::Invalid, &["holds no certificate"]),
+    ] {
+        let server = Redis::secured(&certificates, server).unwrap();
+        let url = format!("rediss://shop:top-secret@{at}").replace("PORT", &server.port().to_string());
+        let link = link(&url);
+        let error = refusal(&link).await;
+        assert_eq!(error.kind, kind, "{error}");
+        assert!(words.iter().all(|word| error.message.contains(word)), "{words:?}: {error}");
+        assert!(!error.message.contains("top-secret") && !error.message.contains('\n'), "{error}");
+        assert!(matches!(*link.health().borrow(), Health::Recovering { attempt: 1, .. }), "seconds pass");
+        let told = super::inspect(&url.parse().unwrap()).await.unwrap_err();
+        assert_eq!(told.message, error.message);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_loads_its_data_is_waited_for_and_told() {
+    // Two seconds for a thousand keys, and connections are looked at meanwhile.
+    let slowly = ["--key-load-delay", "2000", "--loading-process-events-interval-bytes", "1024"];
+    let mut server = Redis::configured(&slowly).unwrap();
+    let link = link(&server.url());
+    let mut health = link.health();
+    until(&mut health, Health::is_ready).await;
+    let connection = link.connection().unwrap();
+    for key in 0..1_000 {
+        let random: String = (0..100).map(|_| fastrand::alphanumeric()).collect();
+        connection.query::<()>(cmd("SET").arg(key).arg(random)).await.unwrap();
+    }
+    connection.query::<()>(&cmd("SAVE")).await.unwrap();
+    server.kill();
+    let restarting = tokio::task::spawn_blocking(move || {
+        server.restart().unwrap();
+        server
+    });
+    let is_loading = |health: &Health| health.error().is_some_and(|error| error.message.contains("loading"));
+    let told = until(&mut health, is_loading).await.error().unwrap().clone();
+    assert_eq!(told.kind, Kind::Unavailable, "{told}");
+    until(&mut health, Health::is_ready).await;
+    let keys: u64 = link.connection().unwrap().query(&cmd("DBSIZE")).await.unwrap();
+    // The server is asked with a key of our own that goes at once.
+    assert_eq!(keys, 1_000);
+    drop(restarting.await.unwrap());
 }
 
 #[tokio::test]

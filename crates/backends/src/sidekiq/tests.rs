@@ -11,7 +11,7 @@ use outboard_core::{
     queue::{ConsumeSpec, Destination, Outgoing, Prefetch, Queue, QueueSpec},
     time::{SystemClock, system_clock},
 };
-use outboard_testkit::{Proxy, Redis, proxy::Mode};
+use outboard_testkit::{Certificates, Proxy, Redis, proxy::Mode};
 use redis::{FromRedisValue, cmd};
 use tokio::time::Instant;
 
@@ -170,6 +170,70 @@ async fn full_memory_loses_nothing_and_is_told() {
     assert_eq!(came, BTreeSet::from(["0", "3", "4", "5"].map(String::from)));
     assert_eq!(site.ask::<u64>(&["ZCARD", "retry"]).await, 1);
     health.wait_for(Health::is_ready).await.unwrap();
+}
+
+/// Has the server save, and waits until it has, or could not.
+async fn saved(site: &Site, status: &str) {
+    let _: String = site.ask(&["BGSAVE"]).await;
+    let mut look_again = tokio::time::interval(Duration::from_millis(5));
+    while !site
+        .ask::<String>(&["INFO", "persistence"])
+        .await
+        .contains(&format!("rdb_last_bgsave_status:{status}"))
+    {
+        look_again.tick().await;
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_takes_no_snapshot_stops_everything_and_loses_nothing() {
+    let server = Redis::configured(&["--save", "3600 1000000"]).unwrap();
+    let site = Site::on(&server.url(), "unsaved");
+    for number in 0..4 {
+        site.push(&format!("{{\"class\":\"A\",\"args\":[{number}],\"jid\":\"{number}\"}}")).await;
+    }
+    let consumer = site.consumer(2).await;
+    let jobs = take(&consumer, 2).await;
+    // Nothing can be put where a directory is.
+    let snapshot = server.directory().join("dump.rdb");
+    std::fs::create_dir(&snapshot).unwrap();
+    saved(&site, "err").await;
+    consumer.settle(Settlement { tag: jobs[0].tag, verdict: hourly("no"), effects: None });
+    let ticket = consumer.settle(Settlement { tag: jobs[1].tag, verdict: Verdict::Done, effects: None });
+    let mut health = site.port.health();
+    health.wait_for(|health| matches!(health, Health::Refusing(_))).await.unwrap();
+    let error = consumer.status().health.error().unwrap().clone();
+    assert!(
+        error.kind == Kind::Full && error.message.contains("cannot save") && error.message.contains("`df`")
+    );
+    assert!(*consumer.durable().borrow() < ticket, "nothing was written");
+    let message = Outgoing::new(Destination::queue("unsaved"), "A", "[]");
+    let refused = site.port.publish(vec![message]).await.unwrap().remove(0).unwrap_err();
+    assert_eq!(refused.kind, Kind::Full, "{refused}");
+    std::fs::remove_dir(&snapshot).unwrap();
+    saved(&site, "ok").await;
+    consumer.durable().wait_for(|durable| *durable >= ticket).await.unwrap();
+    health.wait_for(Health::is_ready).await.unwrap();
+    let rest = take(&consumer, 2).await;
+    let names: BTreeSet<_> = rest.iter().map(|job| job.message.name.as_deref().unwrap()).collect();
+    assert_eq!(names, BTreeSet::from(["2", "3"]));
+    assert_eq!(site.ask::<u64>(&["ZCARD", "retry"]).await, 1);
+}
+
+#[tokio::test]
+async fn jobs_come_and_go_over_tls_with_a_ca_of_ones_own() {
+    let certificates = Certificates::usual();
+    let server = Redis::secured(&certificates, "server").unwrap();
+    let ca = certificates.path("ca.pem");
+    let site = Site::on(&format!("rediss://localhost:{}/0?cacertfile={ca}", server.port()), "tls");
+    let message = Outgoing::new(Destination::queue("tls"), "A", "[1]");
+    site.port.publish(vec![message]).await.unwrap().remove(0).unwrap();
+    let consumer = site.consumer(3).await;
+    settle(&consumer, &take(&consumer, 1).await[0], Verdict::Done).await;
+    let url = format!("sidekiq+rediss://localhost:{}/0?queue=tls&cacertfile={ca}", server.port());
+    let address: super::Address = url.parse().unwrap();
+    assert_eq!(address.queue.as_deref(), Some("tls"));
+    assert!(crate::redis::inspect(&address.target).await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -44,19 +44,22 @@ impl std::str::FromStr for Address {
             return Err(invalid(text.to_owned()));
         };
         let (rest, query) = rest.split_once('?').map_or((rest, ""), |(rest, query)| (rest, query));
-        let (mut queue, mut jobs) = (None, Jobs::default());
+        let (mut queue, mut jobs, mut others) = (None, Jobs::default(), Vec::new());
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             match pair.split_once('=') {
                 Some(("queue", name)) => queue = Some(checked_name(&decoded(name)?)?),
                 Some(("jobs", "active")) => jobs = Jobs::Active,
                 Some(("jobs", "plain")) => jobs = Jobs::Plain,
+                Some(("cacertfile" | "server_name_indication", _)) => others.push(pair),
                 _ => {
-                    let text = "after `?` the URL of Sidekiq's Redis takes `queue=NAME` and `jobs=active` or `jobs=plain`";
+                    let text = "after `?` the URL of Sidekiq's Redis takes `queue=NAME` and `jobs=active` or `jobs=plain`, \
+                                and for TLS `cacertfile=FILE` and `server_name_indication=NAME`";
                     return Err(invalid(text.to_owned()));
                 }
             }
         }
-        Ok(Self { target: rest.parse()?, queue, jobs })
+        let server = if others.is_empty() { rest.to_owned() } else { format!("{rest}?{}", others.join("&")) };
+        Ok(Self { target: server.parse()?, queue, jobs })
     }
 }
 
@@ -103,6 +106,7 @@ mod tests {
             "sidekiq+redis://h?queue=",
             "sidekiq+redis://h?jobs=x",
             "sidekiq+redis://h?queue=%4",
+            "sidekiq+redis://h?cacertfile=/ca.pem",
         ] {
             assert_eq!(url.parse::<Address>().unwrap_err().kind, Kind::Invalid, "{url}");
         }

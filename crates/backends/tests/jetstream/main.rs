@@ -7,6 +7,7 @@ mod losing;
 mod outages;
 mod raw;
 mod refusals;
+mod tls;
 
 use std::sync::{
     Arc, OnceLock,

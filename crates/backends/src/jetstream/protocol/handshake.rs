@@ -1,6 +1,6 @@
 //! From a socket to a connection on which the server knows who we are.
 
-use std::sync::Arc;
+use std::io;
 
 use bytes::BytesMut;
 use outboard_core::{Kind, PortError};
@@ -8,10 +8,6 @@ use serde::Deserialize;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
-};
-use tokio_rustls::{
-    TlsConnector,
-    rustls::{self, ClientConfig, RootCertStore, pki_types::ServerName},
 };
 
 use super::frame::Frame;
@@ -71,36 +67,10 @@ pub(super) async fn open(target: &Target) -> Result<Opened, PortError> {
         let (reader, writer) = stream.into_split();
         return Ok(Opened { reader: Box::new(reader), writer: Box::new(writer), buffer, info });
     }
-    let mut stream = encrypt(target, stream).await?;
+    let mut stream = target.peer().secure(stream).await?;
     sign_in(target, &mut stream, &mut buffer).await?;
     let (reader, writer) = tokio::io::split(stream);
     Ok(Opened { reader: Box::new(reader), writer: Box::new(writer), buffer, info })
-}
-
-async fn encrypt(
-    target: &Target,
-    stream: TcpStream,
-) -> Result<tokio_rustls::client::TlsStream<TcpStream>, PortError> {
-    let mut roots = RootCertStore::empty();
-    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("the ring provider speaks TLS 1.2 and 1.3")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let name = ServerName::try_from(target.host.to_string()).map_err(|_| {
-        PortError::new(Kind::Invalid, format!("{target} has no host that a certificate can name"))
-    })?;
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|error| {
-        // rustls tells what it thinks of a certificate as invalid data; anything else is the connection's end.
-        if error.kind() == std::io::ErrorKind::InvalidData {
-            let text = format!(
-                "TLS with {target} fails: {error}; its certificate must name this host and be trusted"
-            );
-            return PortError::new(Kind::Denied, text);
-        }
-        PortError::new(Kind::Unavailable, format!("{target} went away while TLS was agreed on: {error}"))
-    })
 }
 
 async fn sign_in(
@@ -120,7 +90,7 @@ async fn sign_in(
         Account::Token(token) => connect["auth_token"] = (&**token).into(),
     }
     let words = format!("CONNECT {connect}\r\nPING\r\n");
-    stream.write_all(words.as_bytes()).await.map_err(|error| lost(target, &error.to_string()))?;
+    stream.write_all(words.as_bytes()).await.map_err(|error| broken(target, &error))?;
     loop {
         match receive(target, stream, buffer).await? {
             Frame::Pong => return Ok(()),
@@ -154,9 +124,14 @@ async fn receive(
         match stream.read_buf(buffer).await {
             Ok(0) => return Err(lost(target, "it closed the connection")),
             Ok(_) => {}
-            Err(error) => return Err(lost(target, &error.to_string())),
+            Err(error) => return Err(broken(target, &error)),
         }
     }
+}
+
+/// The server's word on our side of TLS comes with the first bytes that are read.
+fn broken(target: &Target, error: &io::Error) -> PortError {
+    target.peer().refusal(error).unwrap_or_else(|| lost(target, &error.to_string()))
 }
 
 fn lost(target: &Target, why: &str) -> PortError {

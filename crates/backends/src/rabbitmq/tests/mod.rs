@@ -1,6 +1,5 @@
 //! Connections and channels, against a real broker.
 
-mod certificates;
 mod consuming;
 mod inspecting;
 mod moving;

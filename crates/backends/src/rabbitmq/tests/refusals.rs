@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use outboard_core::{Kind, PortError, queue::QueueSpec};
-use outboard_testkit::{RabbitMq, free_ports};
+use outboard_testkit::{Certificates, RabbitMq, free_ports};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -17,11 +17,7 @@ use tokio_rustls::{
     },
 };
 
-use super::{
-    WITHIN,
-    certificates::{Certificates, read},
-    shared, url,
-};
+use super::{WITHIN, shared, url};
 use crate::rabbitmq::{
     Target,
     connection::Connection,
@@ -84,10 +80,7 @@ async fn something_else_than_rabbitmq_is_told() {
 
 #[tokio::test]
 async fn a_broker_with_tls_is_used_when_its_certificate_is_the_expected_one() {
-    let certificates = Certificates::new();
-    certificates.ca("ca");
-    certificates.ca("other");
-    certificates.host("server", "ca", "localhost", "20240101000000Z", "20990101000000Z");
+    let certificates = Certificates::usual();
     let [port] = free_ports();
     let lines = [
         format!("listeners.ssl.1 = 127.0.0.1:{port}"),
@@ -125,17 +118,13 @@ async fn a_broker_with_tls_is_used_when_its_certificate_is_the_expected_one() {
 
 #[tokio::test]
 async fn an_expired_certificate_is_told_as_such() {
-    let certificates = Certificates::new();
-    certificates.ca("ca");
-    for (name, from, to, words) in [
-        ("old", "20200101000000Z", "20200201000000Z", "has expired"),
-        ("new", "20980101000000Z", "20990101000000Z", "is not valid yet"),
-    ] {
-        certificates.host(name, "ca", "localhost", from, to);
+    let certificates = Certificates::usual();
+    for (name, words) in [("old", "has expired"), ("new", "is not valid yet")] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let chain = CertificateDer::from_pem_slice(&read(certificates.path(&format!("{name}.pem")))).unwrap();
-        let key = PrivateKeyDer::from_pem_slice(&read(certificates.path(&format!("{name}.key")))).unwrap();
+        let read = |kind: &str| std::fs::read(certificates.path(&format!("{name}.{kind}"))).unwrap();
+        let chain = CertificateDer::from_pem_slice(&read("pem")).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(&read("key")).unwrap();
         let config = ServerConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()

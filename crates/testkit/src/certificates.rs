@@ -1,29 +1,46 @@
 //! Certificates for tests, made by openssl.
 
-use std::{path::Path, process::Command};
+use std::process::Command;
 
 use tempfile::TempDir;
 
 /// A directory with CAs and certificates, all of them new.
-pub(super) struct Certificates(TempDir);
+#[derive(Debug)]
+pub struct Certificates(TempDir);
 
 const CA_CONFIG: &str = "[ca]\ndefault_ca = ca\n[ca]\ndatabase = index\nserial = serial\nnew_certs_dir = .\n\
                          default_md = sha256\npolicy = policy\n[policy]\ncommonName = supplied\n";
 
 impl Certificates {
-    pub(super) fn new() -> Self {
+    fn start() -> Self {
         let made = Self(TempDir::new().expect("a directory can be made"));
         std::fs::write(made.path("ca.conf"), CA_CONFIG).expect("it can be written to");
         made
     }
 
+    /// Makes the CAs `ca` and `other`, and from `ca`, for `localhost`, the certificates `server`, `old` (expired) and `new`
+    /// (not valid yet).
+    pub fn usual() -> Self {
+        let made = Self::start();
+        made.ca("ca");
+        made.ca("other");
+        for (name, from, to) in [
+            ("server", "20240101000000Z", "20990101000000Z"),
+            ("old", "20200101000000Z", "20200201000000Z"),
+            ("new", "20980101000000Z", "20990101000000Z"),
+        ] {
+            made.host(name, "ca", "localhost", from, to);
+        }
+        made
+    }
+
     /// Where a file is; `NAME.pem` has the certificate of this name, and `NAME.key` its key.
-    pub(super) fn path(&self, file: &str) -> String {
+    pub fn path(&self, file: &str) -> String {
         self.0.path().join(file).display().to_string()
     }
 
     /// Makes a CA.
-    pub(super) fn ca(&self, name: &str) {
+    fn ca(&self, name: &str) {
         let (key, pem, subject) = (format!("{name}.key"), format!("{name}.pem"), format!("/CN={name}"));
         self.run(&[
             "req", "-x509", "-nodes", "-days", "2", "-newkey", "ec", "-pkeyopt", CURVE, "-keyout", &key,
@@ -33,15 +50,16 @@ impl Certificates {
     }
 
     /// Makes a certificate for a host, signed by a CA that was made before; valid from then to then.
-    pub(super) fn host(&self, name: &str, ca: &str, host: &str, from: &str, to: &str) {
+    fn host(&self, name: &str, ca: &str, host: &str, from: &str, to: &str) {
         let [key, pem, request] = ["key", "pem", "csr"].map(|kind| format!("{name}.{kind}"));
         let (ca_key, ca_pem, subject) = (format!("{ca}.key"), format!("{ca}.pem"), format!("/CN={host}"));
         self.run(&["req", "-nodes", "-newkey", "ec", "-pkeyopt", CURVE, "-keyout", &key, "-out", &request])
             .args(["-subj", &subject])
             .finish();
-        std::fs::write(self.path("extensions"), format!("subjectAltName = DNS:{host}\n")).unwrap();
-        std::fs::write(self.path("index"), "").unwrap();
-        std::fs::write(self.path("serial"), "01\n").unwrap();
+        std::fs::write(self.path("extensions"), format!("subjectAltName = DNS:{host}\n"))
+            .expect("it can be written to");
+        std::fs::write(self.path("index"), "").expect("it can be written to");
+        std::fs::write(self.path("serial"), "01\n").expect("it can be written to");
         self.run(&[
             "ca", "-batch", "-config", "ca.conf", "-keyfile", &ca_key, "-cert", &ca_pem, "-in", &request,
         ])
@@ -70,9 +88,4 @@ impl Running {
         let output = self.0.output().expect("openssl is installed");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
-}
-
-/// The text of a file.
-pub(super) fn read(path: impl AsRef<Path>) -> Vec<u8> {
-    std::fs::read(path).expect("it was made")
 }
