@@ -239,7 +239,8 @@ impl Queue for RabbitMq {
             self.check(&spec)?;
             self.ladder.learn(&spec.queue);
             let (ladder, publisher) = (self.ladder.clone(), self.publisher.clone());
-            let consumer = QueueConsumer::start(spec, self.consuming.seat(), ladder, publisher);
+            let limit = self.capabilities.hold_limit.unwrap_or(Duration::MAX);
+            let consumer = QueueConsumer::start(spec, self.consuming.seat(), ladder, publisher, limit);
             Ok(Arc::new(consumer) as Arc<dyn Consumer>)
         })
     }

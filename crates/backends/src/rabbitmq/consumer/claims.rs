@@ -18,6 +18,8 @@ pub(super) struct Claims {
     places: VecDeque<Place>,
     /// Handed out up to this number.
     handed: u64,
+    /// Arrived up to this number when it was looked at what waits.
+    looked_at: u64,
     /// Unsettled ones with numbers up to `base`; nothing is left of one that is being published elsewhere.
     stragglers: BTreeMap<u64, Option<Arrived>>,
     /// Settled, and not told to the broker.
@@ -110,6 +112,13 @@ impl Claims {
     /// Not handed out yet.
     pub(super) fn ready(&self) -> usize {
         usize::try_from(self.end() - self.handed).unwrap_or(usize::MAX)
+    }
+
+    /// Whether something was not handed out from the last time that this was asked until now.
+    pub(super) fn have_waited(&mut self) -> bool {
+        let have_waited = self.handed < self.looked_at;
+        self.looked_at = self.end();
+        have_waited
     }
 
     /// Handed out and not settled.
@@ -394,6 +403,20 @@ mod tests {
         let mut given_up = Vec::new();
         claims.give_up_claimed(&mut given_up);
         assert_eq!(given_up, [1, 2]);
+    }
+
+    #[test]
+    fn what_is_handed_out_between_two_looks_has_not_waited() {
+        let mut claims = Claims::default();
+        arrive(&mut claims, 1..=3);
+        assert!(!claims.have_waited(), "it has just come");
+        claims.hand_out(3, |_, _| {});
+        arrive(&mut claims, 4..=5);
+        assert!(!claims.have_waited());
+        claims.hand_out(1, |_, _| {});
+        assert!(claims.have_waited(), "5 is still there");
+        claims.give_up_ready(&mut Vec::new());
+        assert!(!claims.have_waited());
     }
 
     #[test]

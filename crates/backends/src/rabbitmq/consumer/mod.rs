@@ -9,7 +9,10 @@ mod prefetch;
 mod run;
 mod state;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use outboard_core::{
     Clock, Consumer, Delivery, Fut, Health, Kind, PortError, Settlement, Verdict,
@@ -26,7 +29,7 @@ use self::{
     claims::Fate,
     mapping::Mapping,
     moving::{Move, Mover, What},
-    prefetch::Bound,
+    prefetch::{Bound, patience},
     state::{Phase, Standing, State, Wake},
 };
 use super::{ladder::Ladder, link::Seat, publisher::Publisher};
@@ -84,15 +87,16 @@ pub(super) struct QueueConsumer {
 }
 
 impl QueueConsumer {
-    /// Begins to consume, and does not wait for it.
+    /// Begins to consume, and does not wait for it. The broker takes away what is unsettled for `ack_timeout`.
     pub(super) fn start(
         spec: ConsumeSpec,
         seat: Seat,
         ladder: Arc<Ladder>,
         publisher: Arc<Publisher>,
+        ack_timeout: Duration,
     ) -> Self {
         let spec = Arc::new(spec);
-        let bound = Bound::new(spec.prefetch);
+        let bound = Bound::new(spec.prefetch, patience(ack_timeout, spec.hold));
         let core = Arc::new_cyclic(|core| Core {
             mapping: Mapping::new(spec.clone()),
             state: Mutex::new(State::new(bound.now())),
@@ -117,6 +121,9 @@ impl QueueConsumer {
             let mut state = core.state();
             if state.phase != Phase::Running {
                 return Err(Core::closed());
+            }
+            if state.ask(max) == Wake::Loop {
+                core.work.notify_one();
             }
             if !state.wants() || state.claims.ready() == 0 {
                 return Ok(Vec::new());

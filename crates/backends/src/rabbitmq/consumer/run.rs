@@ -1,6 +1,11 @@
 //! The loop of one consumer: gets a channel, keeps it consuming, and gets another one when it is lost.
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use outboard_core::{
     Clock, Kind, PortError, consumer::Ticket, queue::Declared, recovery::Recovery, time::SystemClock,
@@ -148,7 +153,8 @@ async fn begin(core: &Arc<Core>, connection: &Connection, memory: &mut Memory) -
         let channel = connection.channel().await?;
         let generation = core.state().begin(channel.clone());
         channel.attach(Box::new(Inlet::new(core.clone(), generation)));
-        let prefetch = core.bound().now();
+        let asked = core.state().asked;
+        let prefetch = core.bound().begin(u32::try_from(asked).unwrap_or(u32::MAX));
         quality(core, &channel, prefetch).await?;
         Ok(channel)
     };
@@ -193,6 +199,8 @@ async fn serve(core: &Core, channel: &Channel, memory: &Memory) -> Option<End> {
     let (tag, within) = (&memory.tag, memory.recovery.attempt_within());
     let mut serving =
         Serving { core, channel, tag, within, is_consuming: false, next_prefetch: None, barrier: None };
+    let patience = core.bound().patience();
+    let mut look = pin!(sleep(patience));
     loop {
         let (ended, phase, is_timed) = {
             let state = core.state();
@@ -211,6 +219,10 @@ async fn serve(core: &Core, channel: &Channel, memory: &Memory) -> Option<End> {
         tokio::select! {
             () = core.work.notified() => {}
             () = sleep(FLUSH_AFTER), if is_timed => serving.on_time(),
+            () = &mut look => {
+                look.as_mut().reset(Instant::now() + patience);
+                serving.look_at_what_waits();
+            }
             (ticket, answer) = answer_of(&mut serving.barrier) => {
                 serving.barrier = None;
                 match answer {
@@ -256,11 +268,31 @@ impl Serving<'_> {
 
     fn look_at_prefetch(&mut self, claimed: u32, settled: u64) {
         let mut bound = self.core.bound();
-        if bound.is_automatic()
+        if bound.is_following()
             && let Some(prefetch) = bound.look(claimed, settled, Instant::now())
         {
             self.next_prefetch = Some(prefetch);
         }
+    }
+
+    /// The broker takes a message away that waits here for too long, and with it everything on the channel: so what waits
+    /// goes back before. It keeps its place there.
+    fn look_at_what_waits(&mut self) {
+        let mut state = self.core.state();
+        if !state.claims.have_waited() {
+            return;
+        }
+        (state.is_sated, state.is_narrow) = (true, true);
+        let (count, settled) = (state.claims.ready(), state.settled);
+        drop(state);
+        self.core.bound().narrow(settled, Instant::now());
+        tracing::info!(
+            queue = &*self.core.spec.queue.name,
+            worker = &*self.core.spec.worker,
+            count,
+            "messages that were fetched ahead could not be begun for a long time, and go back to the queue; for now, only \
+             what can be begun is fetched"
+        );
     }
 
     async fn answered(&mut self, method: &Method) -> Result<(), PortError> {
@@ -269,7 +301,18 @@ impl Serving<'_> {
 
     /// Makes the broker deliver or stop, as it is wanted.
     async fn adjust(&mut self) -> Result<(), PortError> {
-        let wants = self.core.state().wants();
+        let (wants, wanted) = {
+            let state = self.core.state();
+            (state.wants(), state.is_narrow.then(|| state.wanted()))
+        };
+        if wants && let Some(wanted) = wanted {
+            let (demand, is_narrow) = {
+                let mut bound = self.core.bound();
+                (bound.demand(wanted), bound.is_narrow())
+            };
+            self.next_prefetch = demand.or(self.next_prefetch);
+            self.core.state().is_narrow = is_narrow;
+        }
         if self.is_consuming && (!wants || self.next_prefetch.is_some()) {
             self.answered(&Method::BasicCancel { tag: self.tag.clone(), flags: 0 }).await?;
             self.is_consuming = false;

@@ -35,6 +35,12 @@ pub(super) struct State {
     pub(super) standing: Standing,
     /// What the broker was told.
     pub(super) prefetch: u16,
+    /// What had waited too long was given back: nothing is to come until somebody asks for it.
+    pub(super) is_sated: bool,
+    /// Nothing is delivered beyond what is asked for.
+    pub(super) is_narrow: bool,
+    /// So many were asked for the last time.
+    pub(super) asked: usize,
     /// The loop is to look after [`FLUSH_AFTER`].
     pub(super) is_timed: bool,
     /// Settled so far, for a drain.
@@ -91,6 +97,9 @@ impl State {
             ended: None,
             standing: Standing::Away,
             prefetch,
+            is_sated: false,
+            is_narrow: false,
+            asked: 0,
             is_timed: false,
             settled: 0,
             last_progress: SystemClock.now(),
@@ -119,7 +128,20 @@ impl State {
 
     /// Whether deliveries are wanted.
     pub(super) fn wants(&self) -> bool {
-        self.phase == Phase::Running && self.flow != Flow::Paused
+        self.phase == Phase::Running && self.flow != Flow::Paused && !self.is_sated
+    }
+
+    /// Somebody asks for so many, and may have to be brought some.
+    pub(super) fn ask(&mut self, max: usize) -> Wake {
+        self.asked = max;
+        let was_sated = std::mem::take(&mut self.is_sated);
+        let is_short = self.is_narrow && self.claims.ready() == 0 && self.wanted() > self.prefetch.into();
+        if was_sated || is_short { Wake::Loop } else { Wake::Nobody }
+    }
+
+    /// Claimed, and asked for besides.
+    pub(super) fn wanted(&self) -> u32 {
+        self.claims.claimed().saturating_add(u32::try_from(self.asked).unwrap_or(u32::MAX))
     }
 
     /// Claimed and not durably settled.

@@ -17,7 +17,7 @@ use super::{
     Bytes, Channel, Connection, Content, Duration, Kind, Method, Properties, RabbitMq, Table, connect,
     publish_to, shared, short, start, timeout,
 };
-use crate::rabbitmq::{Options, RabbitMq as Queues, Value};
+use crate::rabbitmq::{Options, RabbitMq as Queues, Value, topology::look};
 
 /// As the promise for a queue that is deleted says.
 const SOON: Duration = Duration::from_secs(3);
@@ -330,6 +330,94 @@ async fn a_message_that_nobody_could_write_is_delivered_all_the_same() {
     settle(&consumer, delivery.tag, Verdict::Dead { reason: "unreadable".into() }).await;
     let name: QueueName = "odd".into();
     assert_eq!(queues.dead(name, 10).await.unwrap().len(), 1);
+}
+
+/// How many wait in a queue, as soon as `is_it` says that it is right.
+async fn ready(queue: &str, is_it: impl Fn(u32) -> bool) -> u32 {
+    let connection = connect(shared()).await;
+    let looking = async {
+        loop {
+            let ready = look(&connection, queue).await.expect("the queue is there").ready;
+            if is_it(ready) {
+                return ready;
+            }
+        }
+    };
+    timeout(super::WITHIN, looking).await.expect("it becomes right")
+}
+
+async fn filled(queues: &Queues, queue: &str, count: usize) {
+    queues.declare(QueueSpec::named(queue)).await.unwrap();
+    for number in 0..count {
+        publish(queues, queue, &format!("[{number}]")).await;
+    }
+}
+
+/// The broker would end the channel for what waits here beyond its ack timeout, with everything that is handled on it.
+#[tokio::test]
+async fn what_waits_for_a_busy_handler_goes_back_and_comes_in_its_order_when_it_is_asked_for() {
+    let options = Options { ack_timeout: Duration::from_secs(2), ..Options::default() };
+    let queues = Queues::new(shared().url().parse().unwrap(), options);
+    filled(&queues, "patient", 10).await;
+    let consumer =
+        queues.consume(ConsumeSpec { hold: Duration::from_secs(1), ..spec("patient") }).await.unwrap();
+    let began = Instant::now();
+    let first = one(&consumer).await;
+    assert_eq!(ready("patient", |ready| ready == 9).await, 9);
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    let second = one(&consumer).await;
+    let more = async {
+        let mut delivered = Vec::new();
+        for before in [first, second] {
+            consumer.settle(Settlement { tag: before.tag, verdict: Verdict::Done, effects: None });
+            delivered.push(before);
+        }
+        while delivered.len() < 10 {
+            // Two at once, as a handler that is handed one more than it handles.
+            let next = consumer.next(2).await.expect("the consumer lives");
+            for delivery in next {
+                consumer.settle(Settlement { tag: delivery.tag, verdict: Verdict::Done, effects: None });
+                delivered.push(delivery);
+            }
+        }
+        delivered
+    };
+    let delivered = timeout(super::WITHIN, more).await.expect("nobody is left without");
+    for (number, delivery) in delivered.iter().enumerate() {
+        assert_eq!(delivery.message.payload, format!("[{number}]"), "in their order");
+    }
+    assert!(delivered.iter().all(|delivery| delivery.tag.epoch == delivered[0].tag.epoch));
+}
+
+#[tokio::test]
+async fn without_a_demand_what_went_back_is_left_to_others() {
+    let options = Options { ack_timeout: Duration::from_secs(1), ..Options::default() };
+    let queues = Queues::new(shared().url().parse().unwrap(), options);
+    filled(&queues, "left-to-others", 5).await;
+    let consumer =
+        queues.consume(ConsumeSpec { hold: Duration::ZERO, ..spec("left-to-others") }).await.unwrap();
+    let first = one(&consumer).await;
+    assert_eq!(ready("left-to-others", |ready| ready == 4).await, 4);
+    let other = channel(shared()).await;
+    for number in 1..5 {
+        let taken = get(&other, "left-to-others").await;
+        assert_eq!(taken.body, format!("[{number}]"));
+    }
+    settle(&consumer, first.tag, Verdict::Done).await;
+    other.close().await;
+    let second = one(&consumer).await;
+    assert_eq!((&second.message.payload[..], second.redelivered), (&b"[1]"[..], true));
+}
+
+#[tokio::test]
+async fn an_automatic_prefetch_begins_with_what_is_asked_for() {
+    let queues = queues(&shared().url());
+    filled(&queues, "small", 40).await;
+    let spec = ConsumeSpec { prefetch: Prefetch::Auto { max: 1_000 }, ..spec("small") };
+    let consumer = queues.consume(spec).await.unwrap();
+    let taken = timeout(super::WITHIN, consumer.next(4)).await.unwrap().unwrap();
+    assert!((1..=4).contains(&taken.len()));
+    assert_eq!(ready("small", |ready| ready <= 36).await, 36);
 }
 
 #[tokio::test]
