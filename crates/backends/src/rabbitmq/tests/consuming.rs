@@ -11,13 +11,18 @@ use outboard_core::{
     },
 };
 use outboard_testkit::{Proxy, proxy::Mode, rabbitmq::url_at};
-use tokio::time::Instant;
+use tokio::{
+    io::{AsyncWriteExt, copy_bidirectional},
+    net::{TcpListener, TcpStream},
+    sync::Notify,
+    time::Instant,
+};
 
 use super::{
-    Bytes, Channel, Connection, Content, Duration, Kind, Method, Properties, RabbitMq, Table, connect,
-    publish_to, shared, short, start, timeout,
+    Bytes, BytesMut, Channel, Connection, Content, Duration, Kind, Method, Properties, RabbitMq, Table,
+    connect, publish_to, shared, short, start, stay_alive, timeout,
 };
-use crate::rabbitmq::{Options, RabbitMq as Queues, Value, topology::look};
+use crate::rabbitmq::{Options, RabbitMq as Queues, Value, codec::frame::put_method, topology::look};
 
 /// As the promise for a queue that is deleted says.
 const SOON: Duration = Duration::from_secs(3);
@@ -119,6 +124,44 @@ async fn a_peer_that_falls_silent_is_noticed_and_left() {
     assert!(again.redelivered && again.tag.epoch > claimed.tag.epoch);
     assert_eq!(again.attempt, 1);
     settle(&consumer, again.tag, Verdict::Done).await;
+}
+
+/// Stands before the shared broker. When it is told to, it says in its name on each connection that the consumer `t` on the
+/// second channel has ended, and from then on only that it is alive.
+async fn falling_mute(now: Arc<Notify>) -> u16 {
+    let mut cancel = BytesMut::new();
+    put_method(&mut cancel, 2, &Method::BasicCancel { tag: short("t"), flags: 1 });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let (now, cancel) = (now.clone(), cancel.clone());
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(("127.0.0.1", shared().port())).await.unwrap();
+                tokio::select! {
+                    _ = copy_bidirectional(&mut client, &mut server) => return,
+                    () = now.notified() => client.write_all(&cancel).await.unwrap(),
+                }
+                stay_alive(client).await;
+            });
+        }
+    });
+    port
+}
+
+/// As when the leader of a quorum queue is gone: who asks for the queue is not answered, and the connection lives.
+#[tokio::test]
+async fn a_consumer_that_was_ended_does_not_wait_for_an_answer_for_ever() {
+    let now = Arc::new(Notify::new());
+    let queues = queues(&format!("{}?heartbeat=1", url_at(falling_mute(now.clone()).await)));
+    let consumer = queues.consume(ConsumeSpec { tag: Some("t".into()), ..spec("mute") }).await.unwrap();
+    until("it is consumed", super::WITHIN, || consumer.status().health.is_ready()).await;
+    now.notify_waiters();
+    let is_told = || {
+        let health = consumer.status().health;
+        health.error().is_some_and(|error| error.message.contains("has ended the consumer of `mute`"))
+    };
+    until("it is told", super::WITHIN, is_told).await;
 }
 
 #[tokio::test]

@@ -4,8 +4,14 @@ use outboard_core::{
     Kind,
     queue::{Argument, Declared, QueueSpec},
 };
+use outboard_testkit::rabbitmq::url_at;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
 
-use super::{connect, shared};
+use super::{WITHIN, connect, shared, stay_alive};
 use crate::rabbitmq::{
     inspect,
     topology::{ensure, look},
@@ -34,4 +40,41 @@ async fn a_look_tells_what_is_there_and_makes_nothing() {
         assert_eq!(absent.ready, None, "which is not 0");
     }
     assert_eq!(look(&connection, "not-seen").await.unwrap_err().kind, Kind::NotFound);
+}
+
+/// Stands before the shared broker, and answers nothing from the moment that the connection is open.
+async fn mute_when_open() -> u16 {
+    // The end of the broker's last word in the handshake: class 10, method 41, an empty text.
+    const OPEN: [u8; 6] = [0, 10, 0, 41, 0, 0xCE];
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (mut client, _) = listener.accept().await.unwrap();
+        let mut server = TcpStream::connect(("127.0.0.1", shared().port())).await.unwrap();
+        let (mut question, mut answer) = ([0; 4_096], [0; 4_096]);
+        loop {
+            tokio::select! {
+                read = client.read(&mut question) => {
+                    server.write_all(&question[..read.unwrap()]).await.unwrap();
+                }
+                read = server.read(&mut answer) => {
+                    let answer = &answer[..read.unwrap()];
+                    client.write_all(answer).await.unwrap();
+                    if answer.ends_with(&OPEN) {
+                        return stay_alive(client).await;
+                    }
+                }
+            }
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_queue_that_is_asked_in_vain_is_told_as_such() {
+    let target = url_at(mute_when_open().await).parse().unwrap();
+    let facts =
+        timeout(2 * WITHIN, inspect(&target, &[QueueSpec::named("mute")])).await.expect("it ends").unwrap();
+    let error = facts.queues[0].declared.as_ref().unwrap_err();
+    assert!(error.kind == Kind::Unavailable && error.message.contains("`mute`: look whether"), "{error}");
 }

@@ -9,16 +9,17 @@ mod topology;
 
 use std::{sync::OnceLock, time::Duration};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use outboard_core::{Kind, PortError};
 use outboard_testkit::RabbitMq;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{io::AsyncWriteExt, net::TcpStream, sync::mpsc, time::timeout};
 
 use super::{
     Table,
     channel::{Channel, Content, Sink},
     codec::{
         field::ShortString,
+        frame::put_heartbeat,
         method::{Method, flags},
         properties::Properties,
     },
@@ -40,6 +41,16 @@ fn start() -> RabbitMq {
 /// The URL for an account and what follows the port.
 fn url(broker: &RabbitMq, account: &str, path: &str) -> String {
     format!("amqp://{account}@127.0.0.1:{}{path}", broker.port())
+}
+
+/// A broker that answers nothing any more, and is alive all the same.
+async fn stay_alive(mut client: TcpStream) {
+    let mut sign = BytesMut::new();
+    put_heartbeat(&mut sign);
+    let mut again = tokio::time::interval(Duration::from_millis(300));
+    while client.write_all(&sign).await.is_ok() {
+        again.tick().await;
+    }
 }
 
 fn short(text: &str) -> ShortString {

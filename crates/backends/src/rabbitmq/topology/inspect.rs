@@ -6,11 +6,12 @@ use outboard_core::{
     Kind, PortError,
     queue::{Declared, QueueName, QueueSpec},
 };
+use tokio::time::timeout;
 
 use super::{Found, Steps, queue_arguments};
 use crate::rabbitmq::{connection::Connection, url::Target};
 
-/// How long the broker may take to let us in.
+/// How long the broker may take to let us in, and to tell of one queue.
 const WITHIN: Duration = Duration::from_secs(5);
 
 /// What a broker says of itself and of some queues.
@@ -56,12 +57,21 @@ pub async fn inspect(target: &Target, queues: &[QueueSpec]) -> Result<Facts, Por
     let connection = Connection::open(&target.named("outboard doctor"), WITHIN).await?;
     let mut facts = Vec::with_capacity(queues.len());
     for spec in queues {
-        facts.push(inspect_queue(&connection, spec).await);
+        let found = timeout(WITHIN, inspect_queue(&connection, spec)).await;
+        facts.push(found.unwrap_or_else(|_| silent(spec)));
     }
     let server = connection.server();
     let (product, version) = (server.product.clone(), server.version.clone());
     connection.close().await;
     Ok(Facts { product, version, ack_timeout: None, queues: facts })
+}
+
+/// A queue without a leader is asked in vain, while the connection lives.
+fn silent(spec: &QueueSpec) -> QueueFacts {
+    let text =
+        format!("the broker does not answer for the queue `{}`: look whether it has a leader", spec.name);
+    let declared = Err(PortError::new(Kind::Unavailable, text));
+    QueueFacts { name: spec.name.clone(), declared, ready: None, consumers: None }
 }
 
 async fn inspect_queue(connection: &Connection, spec: &QueueSpec) -> QueueFacts {
