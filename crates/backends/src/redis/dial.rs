@@ -10,7 +10,10 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Target, refusal::judge};
+use super::{
+    Target,
+    refusal::{Verdict, judge},
+};
 
 /// A connection, and what moves its bytes: until the last clone of both is dropped.
 #[derive(Clone)]
@@ -40,7 +43,15 @@ async fn sign_in(
     configuration: AsyncConnectionConfig,
 ) -> Result<Dialled, PortError> {
     let beginning = MultiplexedConnection::new_with_config(target.settings(), stream, configuration);
-    let (connection, driver) = beginning.await.map_err(|error| judge(&error, target).into_error())?;
+    let (connection, driver) = beginning.await.map_err(|error| match judge(&error, target) {
+        // It took the connection and hung up on our first words.
+        Verdict::Lost(error) if target.peer().is_none() => {
+            let text =
+                format!("{error}; if it speaks TLS on this port, write `rediss` for `redis` in the URL");
+            PortError::new(error.kind, text)
+        }
+        verdict => verdict.into_error(),
+    })?;
     let driver = Arc::new(AbortOnDropHandle::new(tokio::spawn(driver)));
     Ok(Dialled { connection, _driver: driver })
 }

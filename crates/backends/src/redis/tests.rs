@@ -194,6 +194,13 @@ async fn whom_we_do_not_trust_is_told_with_the_mend_and_not_tried_often() {
     }
 }
 
+#[tokio::test]
+async fn a_url_without_tls_for_a_server_with_tls_is_told_as_such() {
+    let server = Redis::secured(&Certificates::usual(), "server").unwrap();
+    let error = refusal(&link(&format!("redis://localhost:{}", server.port()))).await;
+    assert!(error.message.contains("write `rediss`"), "{error}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_loads_its_data_is_waited_for_and_told() {
     // Two seconds for a thousand keys, and connections are looked at meanwhile.

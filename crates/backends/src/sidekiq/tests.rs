@@ -201,7 +201,8 @@ async fn a_disk_that_takes_no_snapshot_stops_everything_and_loses_nothing() {
     consumer.settle(Settlement { tag: jobs[0].tag, verdict: hourly("no"), effects: None });
     let ticket = consumer.settle(Settlement { tag: jobs[1].tag, verdict: Verdict::Done, effects: None });
     let mut health = site.port.health();
-    health.wait_for(|health| matches!(health, Health::Refusing(_))).await.unwrap();
+    let refusing = health.wait_for(|health| matches!(health, Health::Refusing(_)));
+    drop(tokio::time::timeout(Duration::from_secs(20), refusing).await.expect("it is told").unwrap());
     let error = consumer.status().health.error().unwrap().clone();
     assert!(
         error.kind == Kind::Full && error.message.contains("cannot save") && error.message.contains("`df`")
