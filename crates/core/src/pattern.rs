@@ -2,6 +2,10 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
+/// How the types begin that Outboard gives to messages of its own. Only a pattern that begins so, too, means them: `*` is
+/// every type of the application's.
+pub const INTERNAL: &str = "outboard-intake/";
+
 /// A type name, or a prefix followed by `*`.
 ///
 /// ```
@@ -15,7 +19,7 @@ use std::{fmt, str::FromStr, sync::Arc};
 pub enum TypePattern {
     /// This type only.
     Exact(Arc<str>),
-    /// Every type that begins so.
+    /// Every type that begins so; types that are [`INTERNAL`] only when the prefix is.
     Prefix(Arc<str>),
 }
 
@@ -27,8 +31,16 @@ impl TypePattern {
     pub fn matches(&self, kind: &str) -> bool {
         match self {
             Self::Exact(name) => **name == *kind,
-            Self::Prefix(prefix) => kind.starts_with(&**prefix),
+            Self::Prefix(prefix) => {
+                kind.starts_with(&**prefix) && (!kind.starts_with(INTERNAL) || prefix.starts_with(INTERNAL))
+            }
         }
+    }
+
+    /// Whether it means types that are [`INTERNAL`].
+    pub fn is_internal(&self) -> bool {
+        let (Self::Exact(text) | Self::Prefix(text)) = self;
+        text.starts_with(INTERNAL)
     }
 }
 
@@ -71,9 +83,14 @@ impl fmt::Display for TypePattern {
 pub struct TypeSet(Arc<[TypePattern]>);
 
 impl TypeSet {
-    /// Every type.
+    /// Every type of the application's: what `*` means.
     pub fn all() -> Self {
         [TypePattern::Prefix("".into())].into_iter().collect()
+    }
+
+    /// Every type, also what is [`INTERNAL`].
+    pub fn everything() -> Self {
+        ["", INTERNAL].map(|prefix| TypePattern::Prefix(prefix.into())).into_iter().collect()
     }
 
     /// Whether one of the patterns matches `kind`.
@@ -93,5 +110,32 @@ impl FromIterator<TypePattern> for TypeSet {
         patterns.sort();
         patterns.dedup();
         Self(patterns.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_internal_has_to_be_named() {
+        let taken_in = format!("{INTERNAL}orders");
+        for (pattern, is_meant) in [
+            ("*", false),
+            ("outboard*", false),
+            ("outboard-intake*", false),
+            ("outboard-intake/*", true),
+            ("outboard-intake/ord*", true),
+            ("outboard-intake/orders", true),
+            ("outboard-intake/other", false),
+        ] {
+            let pattern: TypePattern = pattern.parse().unwrap();
+            assert_eq!(pattern.matches(&taken_in), is_meant, "{pattern}");
+        }
+        assert!(!TypeSet::all().contains(&taken_in));
+        assert!(
+            TypeSet::everything().contains(&taken_in) && TypeSet::everything().contains("orders/confirm")
+        );
+        assert!(TypeSet::all().contains("outboard/echo") && TypeSet::all().contains("intake/patient"));
     }
 }

@@ -206,5 +206,5 @@ pub(crate) fn read(
 /// One message, verified against its predecessor.
 pub(crate) fn get(connection: &Connection, position: Position) -> Result<Option<Arc<Message>>, PortError> {
     let limit = Limit { messages: 1, bytes: 0, scan: 1 };
-    Ok(read(connection, position.previous(), position, &TypeSet::all(), limit)?.messages.pop())
+    Ok(read(connection, position.previous(), position, &TypeSet::everything(), limit)?.messages.pop())
 }

@@ -55,7 +55,7 @@ impl Api {
         let query = Query::parse(query, &["after", "limit", "type"])?;
         let after = Position(query.number("after", 0, 0, i64::MAX as u64)?);
         let limit = query.number("limit", 100, 1, 1_000)?;
-        let types = query.text("type").map_or(Ok(TypeSet::all()), parse_type)?;
+        let types = query.text("type").map_or(Ok(TypeSet::everything()), parse_type)?;
         let limit = Limit::messages(usize::try_from(limit).expect("at most 1,000"));
         let page = self.log.read(after, types, limit).await.map_err(|error| Problem::from(&error))?;
         let messages = page.messages.iter().map(|message| MessageView::from(&**message)).collect();
