@@ -2,11 +2,17 @@
 //!
 //! A broker waits only so long for an acknowledgement (RabbitMQ 30 minutes, and then it closes the channel). A worker
 //! that needs longer becomes two: one whose only effect is to append the message to the log, once, through the inbox, and
-//! one that handles it from the log, under the name and with the policy of the original.
+//! one that handles it from the log, under the name and with the policy of the original. In the log the message has an
+//! internal type, which `*` does not mean: it is that one worker's, and no other's.
 
 use std::sync::Arc;
 
-use outboard_core::{Headers, Message, NewMessage, TypePattern, consumer::Effects, ledger::Start};
+use outboard_core::{
+    Headers, Message, NewMessage, TypePattern,
+    consumer::Effects,
+    ledger::{Start, WorkerName},
+    pattern::INTERNAL,
+};
 
 use crate::{
     handler::{Attempt, BoxFuture, Handled, Handler, Unwell},
@@ -23,9 +29,14 @@ const ID: &str = "outboard-intake-id";
 /// How many messages are taken in at once: they share commits.
 const CONCURRENCY: u32 = 256;
 
+/// The name of the worker that takes in for this one.
+pub(crate) fn name_of(worker: &str) -> WorkerName {
+    format!("{worker}.intake").into()
+}
+
 /// The two workers that a long one becomes: the first takes in, the second handles.
 pub(crate) fn split(spec: WorkerSpec) -> (WorkerSpec, WorkerSpec) {
-    let kind: Arc<str> = format!("intake/{}", spec.name).into();
+    let kind: Arc<str> = format!("{INTERNAL}{}", spec.name).into();
     let mut policy = Policy { concurrency: CONCURRENCY, ..Policy::default() };
     if let Source::Queue(source) = &spec.source
         && let Some(limit) = source.queue().capabilities().hold_limit
@@ -34,7 +45,7 @@ pub(crate) fn split(spec: WorkerSpec) -> (WorkerSpec, WorkerSpec) {
         policy.timeout = policy.timeout.min(limit / 2);
     }
     let intake = WorkerSpec {
-        name: format!("{}.intake", spec.name).into(),
+        name: name_of(&spec.name),
         description: format!("Takes the messages of {} into the log for `{}`", spec.source, spec.name),
         types: spec.types.clone(),
         start: Start::End,

@@ -23,7 +23,7 @@ use tokio::{
     time::Instant,
 };
 
-pub(crate) use self::handle::{Parts, Shared};
+pub(crate) use self::handle::{BY_HAND, Parts, Shared};
 use self::{
     attempts::{Ended, Lane, Slots},
     drain::Drain,

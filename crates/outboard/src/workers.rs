@@ -28,7 +28,7 @@ use crate::{
     intake,
     periodic::Periodic,
     policy::Policy,
-    runtime::{Parts, Shared, WorkerHandle, WorkerState, prefetch},
+    runtime::{BY_HAND, Parts, Shared, WorkerHandle, WorkerState, prefetch},
     source::{QueueSource, Source},
 };
 
@@ -207,7 +207,7 @@ impl Workers {
             Source::Queue(source) if source.is_long => {
                 let (intake, handling) = intake::split(spec);
                 let handle = self.start_one(handling).await?;
-                self.start_one(intake).await?;
+                handle.fed_by(self.start_one(intake).await?).await?;
                 Ok(handle)
             }
             _ => self.start_one(spec).await,
@@ -319,6 +319,37 @@ impl Workers {
     /// One worker.
     pub fn get(&self, name: &str) -> Option<WorkerHandle> {
         self.running().workers.get(name).cloned().flatten()
+    }
+
+    /// Pauses a worker as [`WorkerHandle::pause`] does, also one that does not run in this process; its errors, and
+    /// `NotFound` for a worker never opened.
+    pub async fn pause(&self, name: &str, reason: Option<String>) -> Result<(), PortError> {
+        match self.get(name) {
+            Some(handle) => handle.pause(reason).await,
+            None => self.set_absent(name, Some(reason.unwrap_or_else(|| BY_HAND.into()).into())).await,
+        }
+    }
+
+    /// Resumes a worker as [`WorkerHandle::resume`] does, also one that does not run in this process; its errors, and
+    /// `NotFound` for a worker never opened.
+    pub async fn resume(&self, name: &str) -> Result<(), PortError> {
+        match self.get(name) {
+            Some(handle) => handle.resume().await,
+            None => self.set_absent(name, None).await,
+        }
+    }
+
+    /// What a worker was is not known any more: it may have had an intake.
+    async fn set_absent(&self, name: &str, reason: Option<Arc<str>>) -> Result<(), PortError> {
+        self.ledger.pause(name.into(), reason.clone()).await?;
+        let intake = intake::name_of(name);
+        if self.get(&intake).is_some() {
+            return Ok(());
+        }
+        match self.ledger.pause(intake, reason).await {
+            Err(error) if error.kind == Kind::NotFound => Ok(()),
+            set => set,
+        }
     }
 
     /// Stops all workers at once: nothing new begins, what runs may finish until the deadline, the rest is given back

@@ -71,7 +71,8 @@ fn worker(config: &WorkerConfig, client: &Client, brokers: &mut Brokers) -> Resu
         name: config.name.as_str().into(),
         description,
         types: match config.types.as_slice() {
-            [] => TypeSet::all(),
+            // A queue's messages are all its own.
+            [] => TypeSet::everything(),
             types => types.iter().map(|pattern| pattern.0.clone()).collect(),
         },
         start: match config.from {

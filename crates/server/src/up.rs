@@ -124,10 +124,12 @@ fn api(
     workers: Arc<Workers>,
     phase: Arc<Phase>,
 ) -> Api {
-    // A command goes into the log: who takes messages from elsewhere will not see it.
+    // A command goes into the log: who takes messages from elsewhere will not see it. What Outboard puts there itself,
+    // nobody else may.
     let handles = workers.handles();
     let of_log = handles.iter().filter(|handle| matches!(handle.source(), Source::Log));
-    let types: TypeSet = of_log.flat_map(|handle| handle.types().patterns().to_vec()).collect();
+    let patterns = of_log.flat_map(|handle| handle.types().patterns().to_vec());
+    let types: TypeSet = patterns.filter(|pattern| !pattern.is_internal()).collect();
     let limits = &config.limits;
     Api {
         log: Arc::new(storage.clone()),

@@ -4,7 +4,7 @@ use std::{
     fmt,
     panic::AssertUnwindSafe,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -39,6 +39,9 @@ use crate::{
 /// Calls that wait for the worker's loop.
 const CONTROLS: usize = 16;
 
+/// The reason of a pause that nobody gave one for.
+pub(crate) const BY_HAND: &str = "paused by hand";
+
 /// How long to wait before a pause that was refused is written again.
 const PAUSE_AGAIN: Duration = Duration::from_secs(1);
 
@@ -65,6 +68,8 @@ pub(crate) struct Shared {
     pausing: AsyncMutex<()>,
     is_paused: AtomicBool,
     condition: Mutex<Condition>,
+    /// The worker that takes this one's messages into the log, if they come from a queue that way.
+    intake: OnceLock<WorkerHandle>,
     pub(super) positions: Arc<RunningPositions>,
     pub(super) tally: Tally,
 }
@@ -102,6 +107,7 @@ impl Shared {
                 paused: paused.map(|reason| reason.to_string()),
                 ..Condition::default()
             }),
+            intake: OnceLock::new(),
             positions: Arc::new(RunningPositions::new(concurrency as usize + 1)),
             tally: Tally::default(),
         }
@@ -164,6 +170,13 @@ impl Shared {
         condition.end.clone().or(paused).or_else(|| condition.outage.clone()).unwrap_or(WorkerState::Running)
     }
 
+    /// Pauses or resumes the intake, if there is one.
+    async fn set_intake(&self, reason: Option<Arc<str>>) -> Result<(), PortError> {
+        let Some(intake) = self.intake.get() else { return Ok(()) };
+        let _one_at_a_time = intake.0.shared.pausing.lock().await;
+        intake.set_alone(reason).await
+    }
+
     /// Writes down a pause that the loop has begun, through refusals, unless somebody resumes the worker first.
     pub(super) async fn write_pause(self: Arc<Self>, reason: Arc<str>) {
         loop {
@@ -172,7 +185,12 @@ impl Shared {
                 if !self.is_paused() {
                     return;
                 }
-                match self.ledger.pause(self.name.clone(), Some(reason.clone())).await {
+                let written = self.ledger.pause(self.name.clone(), Some(reason.clone())).await;
+                let written = match written {
+                    Ok(()) => self.set_intake(Some(reason.clone())).await,
+                    Err(error) => Err(error),
+                };
+                match written {
                     Ok(()) => return,
                     Err(error) if error.is_transient() => {
                         tracing::warn!(worker = %self.name, %error, "the pause is not written down yet");
@@ -254,14 +272,31 @@ impl WorkerHandle {
         (!rests && is_away).then_some(health)
     }
 
+    /// Says which worker takes this one's messages into the log. It is paused and resumed together with this one, and
+    /// is paused now if this one is.
+    pub(crate) async fn fed_by(&self, intake: WorkerHandle) -> Result<(), PortError> {
+        let shared = &self.0.shared;
+        let _one_at_a_time = shared.pausing.lock().await;
+        let is_paused = shared.intake.get_or_init(|| intake).0.shared.is_paused();
+        match self.state() {
+            WorkerState::Paused { reason } if !is_paused => shared.set_intake(Some(reason.into())).await,
+            _ => Ok(()),
+        }
+    }
+
     /// How it is now; cheap.
     pub fn info(&self) -> WorkerInfo {
         let shared = &self.0.shared;
+        // What a message is called while it is in the log is nobody's business.
+        let (types, source) = match shared.intake.get() {
+            Some(intake) => (intake.types(), format!("{} through the log", intake.source())),
+            None => (&shared.types, shared.source.to_string()),
+        };
         WorkerInfo {
             name: shared.name.to_string(),
             description: shared.description.to_string(),
-            types: shared.types.patterns().iter().map(ToString::to_string).collect(),
-            source: shared.source.to_string(),
+            types: types.patterns().iter().map(ToString::to_string).collect(),
+            source,
             concurrency: shared.concurrency,
             state: shared.state(),
             running: shared.positions.read(),
@@ -287,23 +322,32 @@ impl WorkerHandle {
     }
 
     /// Pauses it durably: when this returns, nothing new begins, not even after a restart. What runs goes on to its
-    /// end. Without a reason, `paused by hand` is given. Errors are the ledger's; then nothing was paused, but for
-    /// `Unknown`.
+    /// end. Without a reason, `paused by hand` is given. A long worker's intake is paused with it. Errors are the
+    /// ledger's; then nothing was paused, but for `Unknown`, or a long worker whose intake goes on.
     pub async fn pause(&self, reason: Option<String>) -> Result<(), PortError> {
         let shared = &self.0.shared;
-        let reason: Arc<str> = reason.unwrap_or_else(|| "paused by hand".into()).into();
+        let reason: Arc<str> = reason.unwrap_or_else(|| BY_HAND.into()).into();
         let _one_at_a_time = shared.pausing.lock().await;
-        shared.ledger.pause(shared.name.clone(), Some(reason.clone())).await?;
-        self.call(|paused| Control::Pause(reason, paused)).await;
-        Ok(())
+        self.set_alone(Some(reason.clone())).await?;
+        shared.set_intake(Some(reason)).await
     }
 
-    /// Resumes it durably. Errors are the ledger's.
+    /// Resumes it durably, and a long worker's intake with it. Errors are the ledger's.
     pub async fn resume(&self) -> Result<(), PortError> {
         let shared = &self.0.shared;
         let _one_at_a_time = shared.pausing.lock().await;
-        shared.ledger.pause(shared.name.clone(), None).await?;
-        self.call(Control::Resume).await;
+        self.set_alone(None).await?;
+        shared.set_intake(None).await
+    }
+
+    /// Pauses it for a reason, or resumes it; for whoever has the lock.
+    async fn set_alone(&self, reason: Option<Arc<str>>) -> Result<(), PortError> {
+        let shared = &self.0.shared;
+        shared.ledger.pause(shared.name.clone(), reason.clone()).await?;
+        match reason {
+            Some(reason) => self.call(|paused| Control::Pause(reason, paused)).await,
+            None => self.call(Control::Resume).await,
+        }
         Ok(())
     }
 

@@ -22,7 +22,7 @@ pub struct WorkerInfo {
     pub description: String,
     /// The type patterns that it handles.
     pub types: Vec<String>,
-    /// `log`, or the broker and its queue.
+    /// `log`, or the broker and its queue, through the log or not.
     pub source: String,
     /// At most so many attempts at once.
     pub concurrency: u32,

@@ -30,7 +30,7 @@ struct WorkerView {
     reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<Moment>,
-    /// `log`, or the broker and its queue.
+    /// `log`, or the broker and its queue, through the log or not.
     source: String,
     /// When it last took or settled something; absent when this process does not run it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,25 +99,13 @@ impl Api {
     /// Pauses a worker; the body may say why.
     pub(super) async fn pause_worker(&self, name: &str, body: &[u8]) -> Result<Answer, Problem> {
         let reason = parse_reason(body)?;
-        let paused = match self.workers.get(name) {
-            Some(handle) => handle.pause(reason).await,
-            None => {
-                self.ledger
-                    .pause(name.into(), Some(reason.unwrap_or_else(|| "paused by hand".into()).into()))
-                    .await
-            }
-        };
-        paused.map_err(|error| Problem::from(&error))?;
+        self.workers.pause(name, reason).await.map_err(|error| Problem::from(&error))?;
         Ok(json::answer(StatusCode::OK, &Paused { name, paused: true }))
     }
 
     /// Resumes a worker.
     pub(super) async fn resume_worker(&self, name: &str) -> Result<Answer, Problem> {
-        let resumed = match self.workers.get(name) {
-            Some(handle) => handle.resume().await,
-            None => self.ledger.pause(name.into(), None).await,
-        };
-        resumed.map_err(|error| Problem::from(&error))?;
+        self.workers.resume(name).await.map_err(|error| Problem::from(&error))?;
         Ok(json::answer(StatusCode::OK, &Paused { name, paused: false }))
     }
 }

@@ -101,9 +101,10 @@ fn list_workers(answer: &Value, output: Output) -> Result<(), Exit> {
     for worker in answer["workers"].as_array().into_iter().flatten() {
         let (name, state) = (text(&worker["name"]), text(&worker["state"]));
         // A queue's backlog is the broker's to tell.
-        let lag = match &worker["lag"] {
-            Value::Null => text(&worker["source"]),
-            lag => format!("lag {lag}"),
+        let lag = match (&worker["lag"], text(&worker["source"])) {
+            (Value::Null, source) => source,
+            (lag, source) if source.is_empty() || source == "log" => format!("lag {lag}"),
+            (lag, source) => format!("{source}, lag {lag}"),
         };
         let (parked, dead, reason) = (&worker["parked"], &worker["dead"], text(&worker["reason"]));
         let line = format!("{name}\t{state}\t{lag}\tparked {parked}\tdead {dead}\t{reason}");

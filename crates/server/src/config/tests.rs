@@ -171,3 +171,12 @@ fn what_is_printed_is_read_again_as_the_same_but_for_secrets() {
     let printed = serde_json::to_string(&load_text(&secret, &[], &[]).unwrap()).unwrap();
     assert!(!printed.contains("hunter2"));
 }
+
+#[test]
+fn nobody_else_has_the_name_of_what_takes_in() {
+    let long = "workers:\n- name: a\n  url: http://h/\n  source: amqp://mq\n  queue: q\n  long: true\n";
+    assert!(load_text(long, &[], &[]).is_ok());
+    let error = load_text(&format!("{long}- name: a.intake\n  types: [x]\n  url: http://h/\n"), &[], &[]);
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("workers[1].name") && error.contains("`long: true`"), "{error}");
+}

@@ -188,7 +188,19 @@ pub(super) fn validate(workers: &[WorkerConfig]) -> Result<(), ConfigError> {
         check_headers(&path("headers"), &worker.headers)?;
         source::validate(worker, &path)?;
     }
-    Ok(())
+    match workers.iter().position(|worker| workers.iter().any(|long| takes_in_as(long, &worker.name))) {
+        None => Ok(()),
+        Some(index) => {
+            let problem = "is the name of what takes in for the worker that is `long: true`";
+            let path = format!("workers[{index}].name");
+            Err(ConfigError::new(path, problem, "give it another name").given(&workers[index].name))
+        }
+    }
+}
+
+/// Whether the worker is long, and this is the name of its intake.
+fn takes_in_as(worker: &WorkerConfig, name: &str) -> bool {
+    worker.long && name.strip_suffix(".intake") == Some(&worker.name)
 }
 
 /// Whether a text can name a worker; the API's paths hold it.

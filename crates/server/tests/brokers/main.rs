@@ -11,7 +11,6 @@ mod harness;
 #[expect(dead_code, reason = "the tests of single features need more of it")]
 #[path = "../e2e/http.rs"]
 mod http;
-#[expect(dead_code, reason = "the tests of single features need more of it")]
 #[path = "../e2e/receiver.rs"]
 mod receiver;
 #[path = "../e2e/scale.rs"]
@@ -23,5 +22,6 @@ mod counting;
 mod crashes;
 mod drains;
 mod faults;
+mod long;
 mod many;
 mod refusals;
