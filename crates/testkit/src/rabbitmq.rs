@@ -4,7 +4,10 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 
-use crate::held::{Held, free_ports, words};
+use crate::{
+    certificates::Certificates,
+    held::{Held, free_ports, words},
+};
 
 /// Starts Erlang's table of names in the same process group: the server would leave its own one behind.
 const START: &str =
@@ -52,6 +55,18 @@ impl RabbitMq {
             Ok((words(["/bin/sh", "-c", START]), variables.into()))
         })?;
         Ok(Self { held, port, names })
+    }
+
+    /// Starts one that also takes connections with TLS at this port of `localhost`, with the certificate of this name.
+    pub fn with_tls(port: u16, certificates: &Certificates, name: &str) -> Result<Self> {
+        let path = |file: &str| certificates.path(file);
+        Self::configured(&format!(
+            "listeners.ssl.1 = 127.0.0.1:{port}\nssl_options.cacertfile = {}\nssl_options.certfile = {}\n\
+             ssl_options.keyfile = {}\nssl_options.verify = verify_none",
+            path("ca.pem"),
+            path(&format!("{name}.pem")),
+            path(&format!("{name}.key")),
+        ))
     }
 
     /// Where it listens, on 127.0.0.1.

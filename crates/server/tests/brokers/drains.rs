@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::{
     broker::{Broker, Kind, QUEUE, numbered},
@@ -49,6 +50,11 @@ async fn gives_back(kind: Kind) {
         server.signal(Signal::TERM);
         assert_eq!(server.wait().code(), Some(0));
         app.release();
+        let log = server.log_so_far();
+        assert!(log.iter().any(|line| line["message"] == "stopped"), "the whole log is there: {log:#?}");
+        let is_bad = |line: &&Value| ["WARN", "ERROR"].contains(&line["level"].as_str().unwrap_or_default());
+        let bad: Vec<_> = log.iter().filter(is_bad).collect();
+        assert!(bad.is_empty(), "a clean drain is no news: {bad:#?}");
         let _server = Server::start_in(directory.path(), &setup);
         while came.len() < MESSAGES as usize {
             let message = app.next();

@@ -104,6 +104,11 @@ async fn connected(core: &Core, link: &mut watch::Receiver<Option<Connection>>) 
 /// What is to be said of an end, and how long to wait before the next beginning.
 async fn explain(core: &Core, connection: &Connection, end: End, memory: &mut Memory) {
     let (queue, worker) = (&*core.spec.queue.name, &*core.spec.worker);
+    if core.state().phase != Phase::Running {
+        // The drain itself closes the channel, and nothing begins again.
+        tracing::debug!(queue, worker, ?end, "the queue is not consumed any more");
+        return;
+    }
     let error = match end {
         End::Cancelled => {
             // Its leader may be what has gone: then nobody answers, and the connection lives all the same.

@@ -82,14 +82,7 @@ async fn something_else_than_rabbitmq_is_told() {
 async fn a_broker_with_tls_is_used_when_its_certificate_is_the_expected_one() {
     let certificates = Certificates::usual();
     let [port] = free_ports();
-    let lines = [
-        format!("listeners.ssl.1 = 127.0.0.1:{port}"),
-        format!("ssl_options.cacertfile = {}", certificates.path("ca.pem")),
-        format!("ssl_options.certfile = {}", certificates.path("server.pem")),
-        format!("ssl_options.keyfile = {}", certificates.path("server.key")),
-        "ssl_options.verify = verify_none".to_owned(),
-    ];
-    let _broker = RabbitMq::configured(&lines.join("\n")).expect("RabbitMQ is installed");
+    let _broker = RabbitMq::with_tls(port, &certificates, "server").expect("RabbitMQ is installed");
     let (ca, other) = (certificates.path("ca.pem"), certificates.path("other.pem"));
     let good = format!("amqps://localhost:{port}?cacertfile={ca}");
     let connection = Connection::open(&good.parse().unwrap(), WITHIN).await.expect("it is trusted");
