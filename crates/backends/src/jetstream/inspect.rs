@@ -2,11 +2,17 @@
 
 use std::time::Duration;
 
-use outboard_core::PortError;
+use outboard_core::{Kind, PortError};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{api, protocol::connection::Connection, url::Target};
+use super::{
+    api::{self, ConsumerInfo},
+    naming,
+    protocol::connection::Connection,
+    topology::{ack_wait, joined},
+    url::Target,
+};
 
 /// How long a server may take for everything.
 const WITHIN: Duration = Duration::from_secs(5);
@@ -71,4 +77,70 @@ pub async fn inspect(url: &str) -> Result<Facts, PortError> {
     let info = connection.info().clone();
     connection.close();
     Ok(Facts { version: info.version, max_payload: info.max_payload, jetstream, sync_interval: None })
+}
+
+/// What a durable consumer that is there was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConsumerFacts {
+    /// Its name: the worker's, or that of the one which a work queue has already.
+    pub name: String,
+    /// How long it waits for an acknowledgement or a sign of life, before it delivers a message again.
+    pub ack_wait: Duration,
+    /// At most so many messages are delivered and not acknowledged, those that wait for a retry included; `None` is no
+    /// limit.
+    pub max_ack_pending: Option<u64>,
+    /// After so many deliveries a message is not delivered any more; `None` is no limit.
+    pub max_deliver: Option<u64>,
+    /// Delivered and not acknowledged now.
+    pub ack_pending: u64,
+}
+
+/// What the durable consumers of these streams and workers were told, in this order; `None` where there is no such
+/// consumer yet, because its worker makes it. Connects, asks, and goes. Errors: as [`inspect`]'s.
+pub async fn inspect_consumers(
+    url: &str,
+    asked: &[(&str, &str)],
+) -> Result<Vec<Option<ConsumerFacts>>, PortError> {
+    let target: Target = url.parse()?;
+    let connection = Connection::open(&target, WITHIN, WITHIN).await?;
+    let mut found = Vec::with_capacity(asked.len());
+    for (stream, worker) in asked {
+        found.push(consumer_facts(&connection, stream, worker).await);
+    }
+    connection.close();
+    found.into_iter().collect()
+}
+
+async fn consumer_facts(
+    connection: &Connection,
+    stream: &str,
+    worker: &str,
+) -> Result<Option<ConsumerFacts>, PortError> {
+    naming::check_stream(stream)?;
+    let found = match api::consumer_info(connection, stream, &naming::durable(worker)?).await {
+        Ok(found) => Some(found),
+        Err(error) if error.kind == Kind::NotFound => match api::stream_info(connection, stream).await {
+            Ok(stream_is) if stream_is.config["retention"] == "workqueue" => {
+                joined(api::consumers(connection, stream).await?)
+            }
+            Ok(_) => None,
+            Err(error) if error.kind == Kind::NotFound => None,
+            Err(error) => return Err(error),
+        },
+        Err(error) => return Err(error),
+    };
+    Ok(found.map(ConsumerFacts::from))
+}
+
+impl From<ConsumerInfo> for ConsumerFacts {
+    fn from(info: ConsumerInfo) -> Self {
+        let limit = |name: &str| info.config[name].as_u64().filter(|&limit| limit > 0);
+        Self {
+            ack_wait: ack_wait(&info),
+            max_ack_pending: limit("max_ack_pending"),
+            max_deliver: limit("max_deliver"),
+            ack_pending: info.num_ack_pending,
+            name: info.name,
+        }
+    }
 }

@@ -176,14 +176,22 @@ pub(crate) async fn consumer(
     match api::call::<ConsumerInfo>(connection, &subject, &body).await {
         Ok(info) => checked(stream, info, true),
         Err(error) if ONE_CONSUMER_ONLY.iter().any(|number| error.message.contains(number)) => {
-            let others = api::consumers(connection, stream).await?;
-            let other = others.into_iter().find(|other| other.config["filter_subject"].is_null());
-            let Some(other) = other else { return Err(error) };
+            let Some(other) = joined(api::consumers(connection, stream).await?) else { return Err(error) };
             tracing::info!(stream, durable = other.name, "joined the consumer that this work queue has");
             checked(stream, other, false)
         }
         Err(error) => Err(error),
     }
+}
+
+/// The one of a work queue's consumers that a worker joins.
+pub(crate) fn joined(others: Vec<ConsumerInfo>) -> Option<ConsumerInfo> {
+    others.into_iter().find(|other| other.config["filter_subject"].is_null())
+}
+
+/// How long a consumer waits for a sign of life; 30 s unless it says otherwise.
+pub(crate) fn ack_wait(info: &ConsumerInfo) -> Duration {
+    Duration::from_nanos(info.config["ack_wait"].as_u64().unwrap_or(30_000_000_000))
 }
 
 /// What a consumer must be to be ours.
@@ -204,7 +212,7 @@ fn checked(stream: &str, info: ConsumerInfo, is_new: bool) -> Result<Found, Port
             "this consumer drops messages after some deliveries, counted or not; set its max_deliver to -1"
         );
     }
-    let ack_wait = Duration::from_nanos(config["ack_wait"].as_u64().unwrap_or(30_000_000_000));
+    let ack_wait = ack_wait(&info);
     let pulling = Pulling::of(config).map_err(|error| {
         let text = format!("the consumer {name} of the stream {stream} is of no use: {}", error.message);
         PortError::new(error.kind, text)

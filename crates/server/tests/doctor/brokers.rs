@@ -1,8 +1,12 @@
 //! Real brokers, configured badly on purpose, and one that is in order.
 
-use std::{path::Path, process::Output};
+use std::{
+    io::{BufRead, Write},
+    path::Path,
+    process::Output,
+};
 
-use outboard_testkit::{Nats, RabbitMq, Redis, free_ports};
+use outboard_testkit::{Certificates, Nats, RabbitMq, Redis, free_ports};
 
 use crate::{
     golden::{compare_backends, doctor},
@@ -63,6 +67,89 @@ fn nats_that_syncs_every_two_minutes_or_has_no_jetstream() {
     let without = format!("source: 'nats://a:b@127.0.0.1:{second}', queue: orders");
     let wrong = format!("source: 'nats://a:hunter2@127.0.0.1:{second}', queue: orders");
     check("nats", 1, &[&usual, &without, &wrong], &[(&first, "FIRST"), (&second, "SECOND")]);
+}
+
+#[test]
+fn nats_with_consumers_that_somebody_limited() {
+    let nats = Nats::start().unwrap();
+    let port = nats.port().to_string();
+    let mut connection = raw_nats(nats.port());
+    let stream = |name: &str| {
+        (format!("$JS.API.STREAM.CREATE.{name}"), format!(r#"{{"name":"{name}","retention":"workqueue"}}"#))
+    };
+    let durable = |stream: &str, name: &str, limits: &str| {
+        let config = format!(r#""durable_name":"{name}","ack_policy":"explicit",{limits}"#);
+        let body = format!(r#"{{"stream_name":"{stream}","config":{{{config}}}}}"#);
+        (format!("$JS.API.CONSUMER.DURABLE.CREATE.{stream}.{name}"), body)
+    };
+    for (subject, body) in [
+        stream("orders"),
+        // Half a second.
+        durable("orders", "w0", r#""ack_wait":500000000,"max_deliver":5,"max_ack_pending":4"#),
+        stream("mails"),
+        // Ten minutes, and somebody else's: on a work queue it is joined.
+        durable("mails", "theirs", r#""ack_wait":600000000000,"max_deliver":-1"#),
+        stream("events"),
+        durable("events", "w2", r#""max_deliver":-1,"max_ack_pending":-1"#),
+    ] {
+        request(&mut connection, &subject, &body);
+    }
+    let source = |more: &str| format!("source: '{}', {more}", nats.url());
+    let workers =
+        ["queue: orders, prefetch: 100", "queue: mails", "queue: events, timeout: 31m", "queue: absent"]
+            .map(source);
+    check("nats-limits", 1, &workers.each_ref().map(String::as_str), &[(&port, "PORT")]);
+}
+
+type Lines = std::io::BufReader<std::net::TcpStream>;
+
+/// Without a library: what `doctor` is to see comes from somebody else.
+fn raw_nats(port: u16) -> Lines {
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.write_all(b"CONNECT {\"verbose\":false,\"lang\":\"test\"}\r\nSUB _INBOX.test 1\r\n").unwrap();
+    std::io::BufReader::new(stream)
+}
+
+fn request(connection: &mut Lines, subject: &str, body: &str) {
+    write!(connection.get_mut(), "PUB {subject} _INBOX.test {}\r\n{body}\r\n", body.len()).unwrap();
+    let mut line = String::new();
+    while !line.starts_with("MSG ") {
+        line.clear();
+        connection.read_line(&mut line).unwrap();
+    }
+    line.clear();
+    connection.read_line(&mut line).unwrap();
+    assert!(!line.contains("\"error\""), "{subject}: {line}");
+}
+
+#[test]
+fn rabbitmq_whose_certificate_has_expired_or_is_signed_by_another() {
+    let certificates = Certificates::usual();
+    let [first, second] = free_ports();
+    let (good, old) = std::thread::scope(|scope| {
+        let [good, old] = [(first, "server"), (second, "old")].map(|(port, name)| {
+            let certificates = &certificates;
+            scope.spawn(move || RabbitMq::with_tls(port, certificates, name).unwrap())
+        });
+        (good.join().unwrap(), old.join().unwrap())
+    });
+    let plain = good.port().to_string();
+    let (first, second) = (first.to_string(), second.to_string());
+    let directory = certificates.path("");
+    let source = |port: &str, more: &str| {
+        format!("source: 'amqps://guest:hunter2@localhost:{port}{more}', queue: orders, queue_type: classic")
+    };
+    let trusting = |name: &str| format!("?cacertfile={}", certificates.path(name));
+    let workers = [
+        source(&first, &trusting("other.pem")),
+        source(&first, ""),
+        source(&second, &trusting("ca.pem")),
+        source(&first, &trusting("absent.pem")),
+        source(&plain, &trusting("ca.pem")),
+    ];
+    let volatile = [(&*first, "GOOD"), (&*second, "OLD"), (&*plain, "PLAIN"), (&*directory, "DIRECTORY/")];
+    check("rabbitmq-certificates", 1, &workers.each_ref().map(String::as_str), &volatile);
+    drop(old);
 }
 
 #[test]

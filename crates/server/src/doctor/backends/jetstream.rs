@@ -1,10 +1,18 @@
 //! NATS JetStream: whether there is any, how full it is, and when it is on disk.
 
-use outboard_backends::jetstream::{self, Account};
+use std::time::Duration;
+
+use outboard_backends::jetstream::{self, Account, ConsumerFacts};
 use outboard_core::PortError;
 
-use super::Backend;
-use crate::doctor::report::Check;
+use super::{Backend, Consumer};
+use crate::{config::Span, doctor::report::Check};
+
+/// Signs of life go out three times in this; a network that hiccups or a machine that stands still delays them.
+const LEAST_ACK_WAIT: Duration = Duration::from_secs(3);
+
+/// Longer than anybody wants to wait for what a killed process held.
+const MOST_ACK_WAIT: Duration = Duration::from_secs(5 * 60);
 
 /// What a message of ours may have.
 const MESSAGE_BYTES: usize = 1 << 20;
@@ -40,7 +48,75 @@ pub(super) async fn checks(backend: &Backend) -> Result<Vec<Check>, PortError> {
             Check::warning("sync", text, always)
         }
     });
+    let durables: Vec<_> = backend.consumers.iter().map(Consumer::durable).collect();
+    let asked: Vec<_> = durables.iter().map(|(stream, worker)| (&**stream, &**worker)).collect();
+    let found = jetstream::inspect_consumers(&backend.url, &asked).await?;
+    for (consumer, facts) in backend.consumers.iter().zip(found) {
+        checks.extend(judge_consumer(consumer, facts.as_ref()));
+    }
     Ok(checks)
+}
+
+/// What a durable consumer was told, against what its worker needs.
+fn judge_consumer(consumer: &Consumer, facts: Option<&ConsumerFacts>) -> Vec<Check> {
+    let (worker, stream) = (&consumer.worker, &*consumer.queue.name);
+    let name = format!("worker {worker}");
+    let Some(facts) = facts else {
+        let text = format!("has no consumer on the stream {stream} yet: it makes one, without limits");
+        return vec![Check::ok(name, text)];
+    };
+    let edit = |flag: &str| format!("`nats consumer edit {stream} {} {flag}`", facts.name);
+    let mut checks = vec![ack_wait(name, consumer, facts, &edit)];
+    if let Some(most) = facts.max_ack_pending {
+        let needs = consumer.prefetch.unwrap_or(consumer.concurrency).min(consumer.concurrency);
+        let pending = facts.ack_pending;
+        let short = if most < u64::from(needs) {
+            format!(", and it works on {needs} at once")
+        } else {
+            String::new()
+        };
+        let text = format!(
+            "holds {most} unacknowledged messages at most (MaxAckPending), and {pending} now{short}; retries that wait \
+             count, too: with {most} of them nothing is delivered any more"
+        );
+        checks.push(Check::warning(format!("pending {worker}"), text, edit("--max-pending=-1")));
+    }
+    if let Some(most) = facts.max_deliver {
+        let text = format!(
+            "after {most} deliveries (MaxDeliver), counted as attempts or not, a message is not delivered any more and is \
+             no dead letter"
+        );
+        checks.push(Check::problem(format!("deliver {worker}"), text, edit("--max-deliver=-1")));
+    }
+    checks
+}
+
+/// A handler may take longer than the consumer waits: what is held is renewed. But the wait has to be neither too short for
+/// that nor too long for whoever comes after a process that was killed.
+fn ack_wait(
+    name: String,
+    consumer: &Consumer,
+    facts: &ConsumerFacts,
+    edit: &dyn Fn(&str) -> String,
+) -> Check {
+    let (wait, timeout) = (Span(facts.ack_wait), Span(consumer.timeout));
+    let durable = &facts.name;
+    if facts.ack_wait < LEAST_ACK_WAIT {
+        let text = format!(
+            "may take {timeout}; the consumer {durable} waits {wait} for a sign of life (AckWait): a message is delivered \
+             again when the machine or the network stands still for so long"
+        );
+        return Check::warning(name, text, edit("--wait=15s"));
+    }
+    if facts.ack_wait > MOST_ACK_WAIT {
+        let text = format!(
+            "may take {timeout}; the consumer {durable} waits {wait} for a sign of life (AckWait), so long is what a \
+             killed process held not delivered to others; the wait need not be as long as the work, which is renewed"
+        );
+        return Check::warning(name, text, edit("--wait=15s"));
+    }
+    let text = format!("may take {timeout}: what is held is renewed within {wait} (AckWait of {durable})");
+    Check::ok(name, text)
 }
 
 fn usage(account: &Account) -> Check {

@@ -7,11 +7,17 @@ mod redis;
 
 use std::time::Duration;
 
-use outboard_core::{Kind, PortError, queue::QueueSpec};
+use outboard_core::{
+    Kind, PortError,
+    queue::{QueueName, QueueSpec},
+};
 use tokio::{task::JoinSet, time::timeout};
 
 use super::report::{Check, Group};
-use crate::config::{Config, source::consume_spec};
+use crate::config::{
+    Config,
+    source::{PrefetchConfig, consume_spec},
+};
 
 /// How long one backend may take for everything.
 const WITHIN: Duration = Duration::from_secs(8);
@@ -32,10 +38,22 @@ struct Consumer {
     worker: String,
     queue: QueueSpec,
     timeout: Duration,
+    /// At most so many messages at once.
+    concurrency: u32,
+    /// At most so many are held, unless that follows the handler.
+    prefetch: Option<u32>,
     /// What the configuration says of RabbitMQ's.
     ack_timeout: Duration,
     /// Whether its messages are taken into the log first.
     long: bool,
+}
+
+impl Consumer {
+    /// The stream, and the worker that consumes it: with `long`, that is the one which takes in.
+    fn durable(&self) -> (QueueName, String) {
+        let worker = if self.long { format!("{}.intake", self.worker) } else { self.worker.clone() };
+        (self.queue.name.clone(), worker)
+    }
 }
 
 /// Looks at all of them at the same time.
@@ -58,6 +76,11 @@ fn backends(config: &Config) -> Vec<Backend> {
             worker: worker.name.clone(),
             queue: consume_spec(worker, &queue).queue,
             timeout: worker.timeout.0,
+            concurrency: worker.concurrency,
+            prefetch: match worker.prefetch {
+                PrefetchConfig::Auto => None,
+                PrefetchConfig::Fixed(prefetch) => Some(prefetch),
+            },
             ack_timeout: worker.ack_timeout.0,
             long: worker.long,
         };
@@ -105,12 +128,16 @@ async fn checks(backend: &Backend) -> Vec<Check> {
 
 /// A server that is reached and does not let us in. What it says names the mend.
 fn refused(error: &PortError) -> Check {
-    let name = match error.kind {
-        Kind::Denied if error.message.contains("certificate") || error.message.contains("TLS") => "tls",
-        Kind::Denied | Kind::NotFound => "sign-in",
-        _ => "answer",
+    let tells = |words: &str| error.message.contains(words);
+    let (name, mend) = match error.kind {
+        Kind::Denied if tells("certificate") || tells("TLS") => ("tls", ""),
+        Kind::Invalid if tells("CA file") => {
+            ("tls", "name a file with certificates in PEM that this user can read")
+        }
+        Kind::Denied | Kind::NotFound => ("sign-in", ""),
+        _ => ("answer", ""),
     };
-    Check::problem(name, error.to_string(), "")
+    Check::problem(name, error.to_string(), mend)
 }
 
 #[cfg(test)]

@@ -100,7 +100,15 @@ mod tests {
         let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
         let queue = QueueSpec { kind: QueueKind::Quorum, ..QueueSpec::named("q") };
         let (timeout, ack_timeout) = (minutes(timeout), minutes(ack_timeout));
-        Consumer { worker: "w".to_owned(), queue, timeout, ack_timeout, long }
+        Consumer {
+            worker: "w".to_owned(),
+            queue,
+            timeout,
+            concurrency: 32,
+            prefetch: None,
+            ack_timeout,
+            long,
+        }
     }
 
     #[test]
