@@ -79,6 +79,10 @@ async fn serve(
     let mut is_last = false;
     loop {
         let reason = blocked.borrow_and_update().clone();
+        if reason.is_some() {
+            // Whoever is told that nothing is taken can rely on nothing being sent, and so before it is told.
+            shared.state().is_blocked = true;
+        }
         shared.refusing.send_if_modified(|refusing| {
             let was = refusing.is_some();
             *refusing = reason.as_ref().map(|reason| {
