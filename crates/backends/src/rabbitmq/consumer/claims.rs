@@ -218,19 +218,25 @@ impl Claims {
         }
     }
 
-    /// One word for those at the front, and their last number, if there are several.
+    /// One word for those at the front, up to the number that it names.
     fn acks_in_a_row(&mut self, to: &mut Vec<Ack>) -> Option<u64> {
-        let (mut last, mut count) = (None, 0);
+        let mut last = None;
         while let Some(Place::Settled | Place::Gone) = self.places.front() {
             self.base += 1;
             if let Some(Place::Settled) = self.places.pop_front() {
-                (last, count) = (Some(self.base), count + 1);
+                last = Some(self.base);
             }
         }
         // "With all before it" would take in an older one that is still unsettled.
-        let whole = last.filter(|_| count > 1 && self.stragglers.is_empty());
-        to.extend(whole.map(|number| Ack { number, multiple: true }));
-        whole
+        let number = last.filter(|_| self.stragglers.is_empty())?;
+        let multiple = self.unsent.iter().any(|&unsent| unsent < number);
+        to.push(Ack { number, multiple });
+        Some(number)
+    }
+
+    /// The number of the oldest one that is unsettled, as far as there are places.
+    pub(super) fn oldest(&self) -> u64 {
+        self.base + 1
     }
 
     /// Gives up everything that is not handed out.
@@ -337,6 +343,27 @@ mod tests {
         settle(&mut claims, [5]);
         assert_eq!(acks(&mut claims), [(5, false)]);
         assert_eq!(acks(&mut claims), []);
+    }
+
+    fn acks_up_to_the_oldest(claims: &mut Claims) -> Vec<(u64, bool)> {
+        let mut acks = Vec::new();
+        claims.acks_up_to_the_oldest(&mut acks);
+        acks.into_iter().map(|ack| (ack.number, ack.multiple)).collect()
+    }
+
+    #[test]
+    fn what_is_settled_out_of_turn_needs_no_word_when_those_before_it_are_settled_soon() {
+        let mut claims = claimed(6);
+        settle(&mut claims, [2, 3]);
+        assert_eq!(acks_up_to_the_oldest(&mut claims), []);
+        settle(&mut claims, [1]);
+        assert_eq!((acks_up_to_the_oldest(&mut claims), claims.oldest()), (vec![(3, true)], 4));
+        settle(&mut claims, [4, 6]);
+        assert_eq!(acks_up_to_the_oldest(&mut claims), [(4, false)]);
+        assert_eq!((claims.unsent(), claims.oldest()), (1, 5));
+        settle(&mut claims, [5]);
+        assert_eq!(acks_up_to_the_oldest(&mut claims), [(6, true)]);
+        assert_eq!(claims.unsent(), 0);
     }
 
     #[test]

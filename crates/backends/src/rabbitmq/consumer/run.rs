@@ -253,17 +253,14 @@ impl Serving<'_> {
     /// Tells the broker what has been settled.
     fn on_time(&mut self) {
         let mut state = self.core.state();
-        state.is_timed = false;
-        state.flush();
+        let is_watched = self.core.durable.receiver_count() > 0;
+        state.flush_on_time(is_watched);
         let (sent, count) = (state.sent, state.prefetch);
         self.look_at_prefetch(state.unsettled(), state.settled);
         drop(state);
         // A message that was taken before the connection was cut must not come again: "sent" is not enough for whoever
         // waits. One answer, and not one for each message, says that the broker has read everything before.
-        if self.barrier.is_none()
-            && self.core.durable.receiver_count() > 0
-            && *self.core.durable.borrow() < sent
-        {
+        if self.barrier.is_none() && is_watched && *self.core.durable.borrow() < sent {
             let channel = self.channel.clone();
             self.barrier = Some(Box::pin(async move {
                 (sent, channel.call(&Method::BasicQos { size: 0, count, flags: 0 }).await)

@@ -14,8 +14,10 @@ use crate::rabbitmq::{
     codec::method::{Method, flags},
 };
 
-/// What is settled waits at most so long for more, to be told to the broker in one word. At full speed half a prefetch is
-/// settled sooner, and a consumer that has nothing more to do does not wait.
+/// With this part of the prefetch settled, the broker is told in one word.
+const ACK_PART: usize = 5;
+
+/// What is settled waits at most so long for more.
 pub(super) const FLUSH_AFTER: Duration = Duration::from_millis(4);
 
 #[derive(Debug)]
@@ -43,6 +45,8 @@ pub(super) struct State {
     pub(super) asked: usize,
     /// The loop is to look after [`FLUSH_AFTER`].
     pub(super) is_timed: bool,
+    /// The oldest unsettled one when it was looked last.
+    waited_for: u64,
     /// Settled so far, for a drain.
     pub(super) settled: u64,
     pub(super) last_progress: Time,
@@ -101,6 +105,7 @@ impl State {
             is_narrow: false,
             asked: 0,
             is_timed: false,
+            waited_for: 0,
             settled: 0,
             last_progress: SystemClock.now(),
             acks: Vec::new(),
@@ -160,22 +165,36 @@ impl State {
         Some(settled)
     }
 
-    /// After something was settled: tells the broker now if waiting gains nothing, and else soon.
+    /// After something was settled: tells the broker when it is worth a word, and else soon.
+    ///
+    /// A word for each burst that a fast worker has settled costs the broker more than it gains: it answers with a burst
+    /// that is just as small. What was settled out of turn needs a word for each, and waits for those before it.
     pub(super) fn flush_when_due(&mut self) -> Wake {
-        let unsent = self.claims.unsent();
-        let is_idle = self.claims.claimed() == 0 && self.claims.ready() == 0;
         let prefetch = usize::from(self.prefetch);
-        let is_half = |unsent: usize| 2 * unsent >= prefetch;
-        if is_idle {
-            self.flush();
-        } else if is_half(unsent) {
+        if self.claims.unsent() >= prefetch.div_ceil(ACK_PART) {
             self.flush_by(Claims::acks_up_to_the_oldest);
-            if is_half(self.claims.unsent()) {
-                // A slow one is the oldest: nobody waits for it.
-                self.flush();
-            }
+        }
+        if self.claims.unsent() >= prefetch.div_ceil(2) {
+            // A slow one is the oldest: nobody waits for it.
+            self.flush();
         }
         self.time()
+    }
+
+    /// After [`FLUSH_AFTER`]: tells the broker what one word can say, and also what has waited so long for one before it.
+    /// When somebody waits to know what is durable, it tells everything.
+    pub(super) fn flush_on_time(&mut self, is_watched: bool) {
+        self.is_timed = false;
+        self.flush_by(Claims::acks_up_to_the_oldest);
+        let oldest = self.claims.oldest();
+        if is_watched
+            || self.claims.unsent() == 0
+            || std::mem::replace(&mut self.waited_for, oldest) == oldest
+        {
+            self.flush();
+        } else {
+            self.is_timed = true;
+        }
     }
 
     /// Has the loop look after [`FLUSH_AFTER`].
