@@ -48,6 +48,8 @@ struct Losing {
     port: u16,
     /// So many more are lost.
     left: Arc<AtomicUsize>,
+    /// So many were said, the lost ones among them.
+    said: Arc<AtomicUsize>,
     _serving: AbortOnDropHandle<()>,
 }
 
@@ -55,13 +57,13 @@ impl Losing {
     async fn start(word: Word, count: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a connection on this machine");
         let port = listener.local_addr().expect("a connection on this machine").port();
-        let left = Arc::new(AtomicUsize::new(count));
-        let losing = left.clone();
+        let (left, said) = (Arc::new(AtomicUsize::new(count)), Arc::<AtomicUsize>::default());
+        let counts = (left.clone(), said.clone());
         let serving = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             loop {
                 let (mut client, _) = listener.accept().await.expect("a connection on this machine");
-                let losing = losing.clone();
+                let (losing, saying) = counts.clone();
                 connections.spawn(async move {
                     let mut server = TcpStream::connect(("127.0.0.1", server().port()))
                         .await
@@ -69,18 +71,23 @@ impl Losing {
                     let (from_client, to_client) = client.split();
                     let (from_server, to_server) = server.split();
                     tokio::select! {
-                        () = pass(from_client, to_server, word, &losing) => {}
-                        () = pass(from_server, to_client, word, &losing) => {}
+                        () = pass(from_client, to_server, word, (&losing, &saying)) => {}
+                        () = pass(from_server, to_client, word, (&losing, &saying)) => {}
                     }
                 });
             }
         });
-        Self { port, left, _serving: AbortOnDropHandle::new(serving) }
+        Self { port, left, said, _serving: AbortOnDropHandle::new(serving) }
     }
 }
 
 /// Passes frames on until the end, but not those that get lost.
-async fn pass(from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, word: Word, left: &AtomicUsize) {
+async fn pass(
+    from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    word: Word,
+    (left, said): (&AtomicUsize, &AtomicUsize),
+) {
     let mut from = BufReader::new(from);
     let mut line = String::new();
     while let Ok(1..) = from.read_line(&mut line).await {
@@ -102,8 +109,9 @@ async fn pass(from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, wor
             return;
         }
         let take = |left: usize| left.checked_sub(1);
-        let is_lost = word.is_in(std::str::from_utf8(&frame[..head]).expect("lines are text"))
-            && left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok();
+        let is_said = word.is_in(std::str::from_utf8(&frame[..head]).expect("lines are text"));
+        said.fetch_add(usize::from(is_said), Ordering::SeqCst);
+        let is_lost = is_said && left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok();
         if !is_lost && to.write_all(&frame).await.is_err() {
             return;
         }
@@ -153,4 +161,33 @@ async fn a_server_that_confirms_nothing_is_told_and_not_called_healthy() {
     losing.left.store(0, Ordering::SeqCst);
     soon(consumer.durable().wait_for(|durable| *durable >= ticket)).await.unwrap();
     assert!(consumer.status().health.is_ready());
+}
+
+#[tokio::test]
+async fn what_is_settled_one_by_one_is_confirmed_in_few_words() {
+    const MESSAGES: u32 = 1_000;
+    let counting = Losing::start(Word::Confirmation, 0).await;
+    let port = open(counting.port, Options::default());
+    let name = queue(&port).await;
+    for number in 0..MESSAGES {
+        publish(&port, &name, &number.to_string()).await;
+    }
+    let prefetch = Prefetch::Fixed(MESSAGES);
+    let spec = ConsumeSpec { prefetch, ..ConsumeSpec::new("worker", QueueSpec::named(name)) };
+    let consumer = soon(port.consume(spec)).await.expect("it can be consumed");
+    let mut deliveries = Vec::new();
+    while deliveries.len() < MESSAGES as usize {
+        deliveries.extend(soon(consumer.next(MESSAGES as usize)).await.expect("they come"));
+    }
+    let began = tokio::time::Instant::now();
+    let mut last = 0;
+    for delivery in deliveries {
+        last = consumer.settle(Settlement { tag: delivery.tag, verdict: Verdict::Done, effects: None });
+        tokio::task::yield_now().await;
+    }
+    soon(consumer.durable().wait_for(|durable| *durable >= last)).await.unwrap();
+    // One for each eighth of the prefetch, or when the last one was three milliseconds ago.
+    let most = 8 + began.elapsed().as_millis() as usize / 3 + 1;
+    let said = counting.said.load(Ordering::SeqCst);
+    assert!((1..=most).contains(&said), "{said} confirmations, not {most}");
 }

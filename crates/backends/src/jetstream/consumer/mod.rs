@@ -170,8 +170,9 @@ impl Consumer for JetStreamConsumer {
         if state.tickets.durable() == ticket {
             shared.tell_durable(&state);
         }
+        let runner = state.needs_attention();
         drop(state);
-        shared.runner.notify_one();
+        shared.wake(Wakes { runner, taker: false });
         ticket
     }
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use outboard_core::{Health, Kind, PortError, recovery::Recovery};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
 use super::{
     LAST_WORDS, Shared,
@@ -34,6 +34,9 @@ const SILENT_LOOKS: u32 = 5;
 /// How long the server may take to confirm what it was told, at the longest, and at the shortest: a third of the time
 /// after which it delivers again what it has not heard of.
 const CONFIRMED_WITHIN: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(1));
+
+/// Answers wait at most so long for more: each batch costs the server a confirmation.
+const TELL_AFTER: Duration = Duration::from_millis(3);
 
 /// A session that lasted so long was a good one.
 const GOOD_SESSION: Duration = Duration::from_secs(5);
@@ -127,6 +130,8 @@ struct Session<'a> {
     confirmations: String,
     /// The next batch of answers.
     batch: u64,
+    /// When the answers that there are have waited long enough for more.
+    tell_at: Option<Instant>,
     /// Where messages are asked for.
     next: String,
     works: FuturesUnordered<Work>,
@@ -168,6 +173,7 @@ impl<'a> Session<'a> {
             others: Vec::new(),
             confirmations: connection.inbox("a"),
             batch: 0,
+            tell_at: None,
             next: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{}", found.info.name),
             works: FuturesUnordered::new(),
             failed: Vec::new(),
@@ -231,6 +237,7 @@ impl<'a> Session<'a> {
                     return Err(why.unwrap_or_else(super::ended));
                 }
                 () = self.shared.runner.notified() => {}
+                () = sleep_until(self.tell_at.unwrap_or_else(Instant::now)), if self.tell_at.is_some() => {}
                 Some(outcome) = self.works.next(), if !self.works.is_empty() => self.finish(outcome),
                 _ = self.looks.tick() => {
                     if let Err(error) = self.look() {
@@ -280,7 +287,9 @@ impl<'a> Session<'a> {
         for record in std::mem::take(&mut state.forgotten) {
             records::forget(&self.connection, record);
         }
-        self.write_answers(&mut state);
+        if self.is_time_to_tell(&state) {
+            self.write_answers(&mut state);
+        }
         self.request(&mut state);
         for sequence in std::mem::take(&mut state.todo) {
             self.works.extend(work::begin(shared, &state, &self.connection, sequence));
@@ -288,9 +297,25 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// Whether the answers that there are should wait for more no longer.
+    fn is_time_to_tell(&mut self, state: &State) -> bool {
+        if state.answers.is_empty() {
+            self.tell_at = None;
+            return false;
+        }
+        let now = Instant::now();
+        let is_time = state.has_enough_answers() || *self.tell_at.get_or_insert(now + TELL_AFTER) <= now;
+        if is_time {
+            self.tell_at = None;
+        }
+        is_time
+    }
+
     /// Writes what the server is to be told, and has it confirm the last word: it takes them in their order.
     fn write_answers(&mut self, state: &mut State) {
-        let answers = std::mem::take(&mut state.answers);
+        let mut answers = std::mem::take(&mut state.answers);
+        // The server keeps account of every gap.
+        answers.sort_unstable();
         if answers.is_empty() {
             return;
         }

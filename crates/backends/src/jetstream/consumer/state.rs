@@ -152,6 +152,16 @@ impl State {
         if room >= (size.min(self.pulling.bound()) / 8).max(1) || is_idle { room } else { 0 }
     }
 
+    /// Whether the server is to be told at once: an eighth of what may be in hand is answered, or nothing more is wanted.
+    pub(super) fn has_enough_answers(&self) -> bool {
+        self.answers.len() >= (self.window.size() as usize / 8).max(1) || !self.wants()
+    }
+
+    /// Whether a settlement gives the session something to do: it knows already that an answer waits for more.
+    pub(super) fn needs_attention(&self) -> bool {
+        self.answers.len() == 1 || self.has_enough_answers() || !self.todo.is_empty()
+    }
+
     /// A message has come.
     pub(super) fn came(&mut self, incoming: Incoming, origin: Origin) -> Wakes {
         self.is_heard = true;
