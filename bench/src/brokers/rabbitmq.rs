@@ -26,8 +26,9 @@ use crate::{
 const PREFETCH: u32 = 250;
 const WINDOW: usize = 1_000;
 
-/// Our publisher's callers: so many at once, each with a batch of so many.
-const PUBLISHERS: (usize, usize) = (10, WINDOW / 10);
+/// Our publisher's callers: so many at once, each with a batch of so many. Twice what the publisher lets be unconfirmed, so
+/// that the next message is there whenever a confirm comes, as it is with the peer.
+const PUBLISHERS: (usize, usize) = (20, WINDOW / 10);
 
 /// A queue goes away by itself when nobody has used it for so long: nothing is left of a slice after a while.
 const EXPIRES_MS: i64 = 60_000;

@@ -10,7 +10,7 @@ use tokio_rustls::{
     TlsConnector,
     client::TlsStream,
     rustls::{
-        self, CertificateError, ClientConfig, Error, RootCertStore,
+        self, AlertDescription, CertificateError, ClientConfig, Error, RootCertStore,
         pki_types::{CertificateDer, ServerName, pem::PemObject},
     },
 };
@@ -103,10 +103,19 @@ impl Peer<'_> {
         let why = match error {
             Error::InvalidCertificate(error) => self.distrust(error),
             Error::InvalidMessage(_) => format!("it does not speak TLS on this port: {}", self.without),
-            Error::AlertReceived(alert) => format!(
+            Error::AlertReceived(
+                alert @ (AlertDescription::CertificateRequired
+                | AlertDescription::BadCertificate
+                | AlertDescription::HandshakeFailure
+                | AlertDescription::AccessDenied
+                | AlertDescription::UnknownCA),
+            ) => format!(
                 "it refuses our side of TLS ({alert:?}): Outboard has no certificate of its own, so that {}",
                 self.wants_ours
             ),
+            Error::AlertReceived(alert) => {
+                format!("it refuses TLS with us ({alert:?}): it must offer TLS 1.2 or 1.3")
+            }
             other => format!("TLS with it fails: {other}"),
         };
         PortError::new(Kind::Denied, format!("{}: {why}", self.target))

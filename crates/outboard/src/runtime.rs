@@ -67,6 +67,7 @@ pub(crate) struct Runtime {
     consumer: Arc<dyn Consumer>,
     handler: Arc<dyn Handler>,
     policy: Policy,
+    ahead: u32,
     faults: Faults,
     random: fastrand::Rng,
     /// Claimed and not begun, in order.
@@ -83,7 +84,7 @@ pub(crate) struct Runtime {
 impl Runtime {
     /// A runtime that has not begun. `asks` says whether the handler can ask its target.
     pub(crate) fn new(shared: Arc<Shared>, parts: Parts, asks: bool) -> Self {
-        let Parts { consumer, handler, policy, faults, seed } = parts;
+        let Parts { consumer, handler, policy, ahead, faults, seed } = parts;
         let (sender, ended) = mpsc::channel(policy.concurrency as usize + 1);
         let lane = Arc::new(Lane {
             worker: shared.name.clone(),
@@ -101,6 +102,7 @@ impl Runtime {
             consumer,
             handler,
             policy,
+            ahead,
             faults,
             random: fastrand::Rng::with_seed(seed),
             hand: VecDeque::new(),
@@ -171,11 +173,8 @@ impl Runtime {
         if let Some(outage) = self.outage.as_ref().filter(|outage| outage.is_open()) {
             return usize::from(outage.wants_message());
         }
-        let concurrency = self.policy.concurrency as usize;
-        if self.hand.len() >= concurrency {
-            return 0;
-        }
-        (2 * concurrency).saturating_sub(self.slots.running() + self.hand.len())
+        let most = self.policy.concurrency.saturating_add(self.ahead) as usize;
+        most.saturating_sub(self.slots.running() + self.hand.len())
     }
 
     fn take(&mut self, deliveries: Vec<Delivery>) {

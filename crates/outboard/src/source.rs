@@ -1,6 +1,6 @@
 //! Where a worker's messages come from.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use outboard_core::{
     Kind, PortError, Queue,
@@ -78,6 +78,11 @@ impl QueueSource {
         &self.queue
     }
 
+    /// How many messages a worker claims beside those that it runs.
+    pub(crate) fn ahead(&self, concurrency: u32, timeout: Duration) -> u32 {
+        ahead(self.queue.capabilities().hold_limit, concurrency, timeout)
+    }
+
     /// At most so many deliveries are unsettled.
     pub(crate) fn claims(&self) -> u32 {
         match self.consume.prefetch {
@@ -111,5 +116,24 @@ impl QueueSource {
             tracing::info!(%worker, backend, limits = limits.join("; "), "what this broker cannot promise");
         }
         Ok(())
+    }
+}
+
+/// As many as run at once; none where one that has waited in the prefetch, then for a free slot, and then takes all of its
+/// time, could outlast the broker's patience.
+fn ahead(hold_limit: Option<Duration>, concurrency: u32, timeout: Duration) -> u32 {
+    if hold_limit.is_none_or(|limit| timeout <= limit / 4) { concurrency } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_claimed_ahead_that_could_outlast_the_broker_s_patience() {
+        let (limit, minute) = (Duration::from_secs(30 * 60), Duration::from_secs(60));
+        assert_eq!(ahead(None, 8, 60 * minute), 8);
+        assert_eq!(ahead(Some(limit), 8, 7 * minute), 8);
+        assert_eq!(ahead(Some(limit), 8, 8 * minute), 0);
     }
 }

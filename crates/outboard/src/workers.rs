@@ -231,6 +231,10 @@ impl Workers {
         let consumer = self.consumer(&spec).await?;
         let is_paused = consumer.status().flow == Flow::Paused;
         let paused = if is_paused { Some(self.pause_reason(&spec.name).await?) } else { None };
+        let ahead = match &spec.source {
+            Source::Log => spec.policy.concurrency,
+            Source::Queue(source) => source.ahead(spec.policy.concurrency, spec.policy.timeout),
+        };
         let shared = Arc::new(Shared::new(
             (spec.name.clone(), spec.description.into()),
             spec.types,
@@ -244,6 +248,7 @@ impl Workers {
             consumer,
             handler: spec.handler,
             policy: spec.policy,
+            ahead,
             faults: faults.clone(),
             seed: seed_of(*seed, &spec.name),
         };

@@ -11,7 +11,8 @@ use crate::{
 
 /// Where to connect to, and as whom. Its `Debug` and [`fmt::Display`] leave passwords and tokens out.
 ///
-/// `tls://` asks for TLS; `nats://` takes it when the server asks for it. Parameters for TLS, each at most once:
+/// `tls://` asks for TLS, and so does any of its parameters; `nats://` alone takes it when the server asks for it. The
+/// parameters, each at most once:
 ///
 /// - `cacertfile`: a file with the certificates that are trusted, instead of the public ones.
 /// - `server_name_indication`: the name that the server's certificate is made out for, if it is not the host.
@@ -78,6 +79,8 @@ impl std::str::FromStr for Target {
         if host.is_empty() {
             return Err(invalid("names a host"));
         }
+        // Whoever names a CA must not be talked out of TLS by somebody on the way.
+        let is_tls = is_tls || tls != Tls::default();
         Ok(Self { host: host.into(), port, account, is_tls, tls })
     }
 }
@@ -122,6 +125,7 @@ mod tests {
             ("nats://mq:1/", "nats://mq:1"),
             ("tls://a:b@[::1]:7", "tls://a@::1:7"),
             ("nats://secret-token@mq", "nats://mq:4222"),
+            ("nats://mq?cacertfile=/ca.pem", "tls://mq:4222"),
         ] {
             assert_eq!(url.parse::<Target>().unwrap().to_string(), shown, "{url}");
         }

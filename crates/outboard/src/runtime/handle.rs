@@ -50,6 +50,8 @@ pub(crate) struct Parts {
     pub(crate) consumer: Arc<dyn Consumer>,
     pub(crate) handler: Arc<dyn Handler>,
     pub(crate) policy: Policy,
+    /// How many messages are claimed beside those that run.
+    pub(crate) ahead: u32,
     pub(crate) faults: Faults,
     /// Of the jitter.
     pub(crate) seed: u64,
@@ -332,12 +334,14 @@ impl WorkerHandle {
         shared.set_intake(Some(reason)).await
     }
 
-    /// Resumes it durably, and a long worker's intake with it. Errors are the ledger's.
+    /// Resumes it durably, and a long worker's intake with it. Errors are the ledger's; then nothing was resumed, but
+    /// for `Unknown`, or a long worker's intake.
     pub async fn resume(&self) -> Result<(), PortError> {
         let shared = &self.0.shared;
         let _one_at_a_time = shared.pausing.lock().await;
-        self.set_alone(None).await?;
-        shared.set_intake(None).await
+        // First: an intake that alone stayed paused would not be resumed at the next start.
+        shared.set_intake(None).await?;
+        self.set_alone(None).await
     }
 
     /// Pauses it for a reason, or resumes it; for whoever has the lock.

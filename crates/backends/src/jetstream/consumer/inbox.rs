@@ -65,9 +65,7 @@ impl Inbox {
         drop(state);
         shared.runner.notify_one();
     }
-}
 
-impl Inbox {
     /// The server takes no more requests for now, which passes; if it does not, it is told, once.
     fn refused(&self, state: &mut State, text: &str) {
         let times = state.request_was_refused();

@@ -299,7 +299,10 @@ impl Consumer for QueueConsumer {
 
 impl Drop for QueueConsumer {
     fn drop(&mut self) {
-        self.core.state().phase = Phase::Ended;
+        let mut state = self.core.state();
+        state.flush();
+        state.phase = Phase::Ended;
+        drop(state);
         self.core.work.notify_one();
     }
 }

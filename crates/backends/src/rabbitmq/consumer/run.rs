@@ -12,7 +12,7 @@ use outboard_core::{
 };
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{
@@ -206,6 +206,8 @@ async fn serve(core: &Core, channel: &Channel, memory: &Memory) -> Option<End> {
         Serving { core, channel, tag, within, is_consuming: false, next_prefetch: None, barrier: None };
     let patience = core.bound().patience();
     let mut look = pin!(sleep(patience));
+    // Whatever else there is to do must not put it off.
+    let mut flush_at = None;
     loop {
         let (ended, phase, is_timed) = {
             let state = core.state();
@@ -221,9 +223,14 @@ async fn serve(core: &Core, channel: &Channel, memory: &Memory) -> Option<End> {
             return Some(End::Lost(error));
         }
         core.mover.start();
+        let now = Instant::now();
+        let flush = is_timed.then(|| *flush_at.get_or_insert(now + FLUSH_AFTER));
         tokio::select! {
             () = core.work.notified() => {}
-            () = sleep(FLUSH_AFTER), if is_timed => serving.on_time(),
+            () = sleep_until(flush.unwrap_or(now)), if flush.is_some() => {
+                flush_at = None;
+                serving.on_time();
+            }
             () = &mut look => {
                 look.as_mut().reset(Instant::now() + patience);
                 serving.look_at_what_waits();

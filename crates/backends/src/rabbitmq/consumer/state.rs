@@ -17,7 +17,7 @@ use crate::rabbitmq::{
 /// With this part of the prefetch settled, the broker is told in one word.
 const ACK_PART: usize = 5;
 
-/// What is settled waits at most so long for more.
+/// What is settled waits so long for more; what was settled out of turn, as long as those before it are settled meanwhile.
 pub(super) const FLUSH_AFTER: Duration = Duration::from_millis(4);
 
 #[derive(Debug)]

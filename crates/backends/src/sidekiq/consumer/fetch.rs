@@ -149,15 +149,15 @@ impl Shared {
 
     /// Asks for jobs of which it is not known whether they came: the answer was lost with its connection.
     pub(super) async fn look_for_lost(&self, connection: &Connection) -> Result<(), PortError> {
-        let lost = self.lock().lost(connection.generation());
-        for reserved in lost {
-            let mut look = cmd("HMGET");
-            look.arg(&self.keys.claims);
+        let look = Look::begin(self, connection.generation());
+        for reserved in &look.lost {
+            let mut ask = cmd("HMGET");
+            ask.arg(&self.keys.claims);
             let numbers = reserved.first..reserved.first + reserved.count as u64;
             for number in numbers.clone() {
-                look.arg(number);
+                ask.arg(number);
             }
-            let found: Vec<Option<Vec<u8>>> = connection.query(&look).await?;
+            let found: Vec<Option<Vec<u8>>> = connection.query(&ask).await?;
             let found = numbers.zip(found).filter_map(|(number, job)| Some((number, job?)));
             self.came(found, false);
         }
@@ -171,8 +171,8 @@ impl Shared {
         jobs: impl Iterator<Item = (u64, Vec<u8>)>,
         redelivered: bool,
     ) {
-        self.lock().answered(reserved);
         self.came(jobs, redelivered);
+        self.lock().answered(reserved);
     }
 
     fn came(&self, jobs: impl Iterator<Item = (u64, Vec<u8>)>, redelivered: bool) {
@@ -200,5 +200,25 @@ impl Shared {
         drop(state);
         self.arrived.notify_one();
         self.flush.notify_one();
+    }
+}
+
+/// A look for jobs of which it is not known whether they came. It ends when it is dropped, also half-way.
+struct Look<'a> {
+    shared: &'a Shared,
+    lost: Vec<Reserved>,
+}
+
+impl<'a> Look<'a> {
+    fn begin(shared: &'a Shared, generation: u64) -> Self {
+        Self { shared, lost: shared.lock().lost(generation) }
+    }
+}
+
+impl Drop for Look<'_> {
+    fn drop(&mut self) {
+        if !self.lost.is_empty() {
+            self.shared.lock().looked(&self.lost);
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! What a consumer has in hand, and every decision about it.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -69,6 +69,12 @@ pub(super) struct Reserved {
     is_lost: bool,
 }
 
+impl Reserved {
+    fn contains(&self, number: u64) -> bool {
+        (self.first..self.first + self.count as u64).contains(&number)
+    }
+}
+
 #[derive(Debug)]
 struct Claim {
     job: Option<Job>,
@@ -104,6 +110,10 @@ pub(super) struct State {
     delivered: usize,
     pending: VecDeque<Sent>,
     reserved: Vec<Reserved>,
+    /// Those that are being looked for, once for each look.
+    looked_for: Vec<Reserved>,
+    /// Numbers among both of jobs that came and are settled for good: an answer that was given before may still tell of them.
+    gone: HashSet<u64>,
     /// Whether jobs may be on their way.
     pub(super) is_fetching: bool,
     /// The connection that waits for jobs, as Redis calls it.
@@ -129,6 +139,8 @@ impl State {
             delivered: 0,
             pending: VecDeque::new(),
             reserved: Vec::new(),
+            looked_for: Vec::new(),
+            gone: HashSet::new(),
             is_fetching: false,
             waiting: None,
             ticket: 0,
@@ -195,12 +207,34 @@ impl State {
             reserved.looks -= 1;
             reserved.looks > 0
         });
+        self.looked_for.extend(&lost);
         lost
+    }
+
+    /// A look for these has ended.
+    pub(super) fn looked(&mut self, lost: &[Reserved]) {
+        for looked in lost {
+            let at = self.looked_for.iter().position(|reserved| reserved.first == looked.first);
+            at.map(|at| self.looked_for.swap_remove(at));
+        }
+        self.forget_gone();
+    }
+
+    /// Whether an answer may still tell of this number.
+    fn may_be_told(&self, number: u64) -> bool {
+        self.reserved.iter().chain(&self.looked_for).any(|reserved| reserved.contains(number))
+    }
+
+    fn forget_gone(&mut self) {
+        let mut gone = std::mem::take(&mut self.gone);
+        gone.retain(|&number| self.may_be_told(number));
+        self.gone = gone;
     }
 
     /// The answer for these numbers has come.
     pub(super) fn answered(&mut self, reserved: Reserved) {
         self.reserved.retain(|other| other.first != reserved.first);
+        self.forget_gone();
     }
 
     /// A job is in hand.
@@ -212,7 +246,7 @@ impl State {
         now: Time,
     ) {
         // It was looked for, and the answer came all the same.
-        if self.claims.contains_key(&number) {
+        if self.claims.contains_key(&number) || self.gone.contains(&number) {
             return;
         }
         self.last_progress = now;
@@ -304,6 +338,9 @@ impl State {
     pub(super) fn said(&mut self, words: &[Sent], now: Time) -> Ticket {
         for sent in words {
             self.claims.remove(&sent.number);
+            if self.may_be_told(sent.number) {
+                self.gone.insert(sent.number);
+            }
         }
         self.last_progress = now;
         self.trouble = None;
@@ -379,3 +416,39 @@ impl State {
 
 /// How long a holder is taken for alive after its last sign.
 pub(super) const ALIVE_FOR: Duration = Duration::from_secs(12);
+
+#[cfg(test)]
+mod tests {
+    use outboard_core::queue::Identify;
+
+    use super::*;
+
+    fn job(now: Time) -> Result<Job, bytes::Bytes> {
+        let raw = br#"{"class":"A","args":[],"jid":"1"}"#;
+        Ok(Job::parse(bytes::Bytes::from_static(raw), "q", &"q".into(), Identify::ByPublisher, now).unwrap())
+    }
+
+    #[test]
+    fn an_answer_from_before_a_job_was_settled_brings_it_no_second_time() {
+        let now = Time::from_millis(1_000);
+        let mut state = State::new(Prefetch::Fixed(10), now);
+        let reserved = state.reserve(2, 1);
+        // Over the next connection two look for it at the same time, and Redis answers both.
+        let looks = [state.lost(2), state.lost(2)];
+        assert_eq!(looks[0].len(), 1);
+        state.arrived(reserved.first, job(now), false, now);
+        let (deliveries, _) = state.take(10, now).unwrap();
+        let done = Settlement { tag: deliveries[0].tag, verdict: Verdict::Done, effects: None };
+        state.settle(done, now);
+        let words = state.words(10);
+        state.said(&words, now);
+        state.looked(&looks[0]);
+        state.arrived(reserved.first, job(now), false, now);
+        assert!(state.take(10, now).unwrap().0.is_empty(), "it was settled");
+        state.arrived(reserved.first + 1, job(now), false, now);
+        assert_eq!(state.take(10, now).unwrap().0.len(), 1, "the other one was not");
+        state.looked(&looks[1]);
+        state.answered(reserved);
+        assert!(state.gone.is_empty(), "nothing is kept for ever");
+    }
+}
