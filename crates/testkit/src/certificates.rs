@@ -11,6 +11,19 @@ pub struct Certificates(TempDir);
 const CA_CONFIG: &str = "[ca]\ndefault_ca = ca\n[ca]\ndatabase = index\nserial = serial\nnew_certs_dir = .\n\
                          default_md = sha256\npolicy = policy\n[policy]\ncommonName = supplied\n";
 
+/// A server that must not be talked to.
+#[derive(Debug)]
+pub struct Refusal {
+    /// Which certificate it has.
+    pub server: &'static str,
+    /// Where it is, after the account; `PORT` stands for its port.
+    pub at: String,
+    /// Whether the URL is wrong, and not the server.
+    pub is_mistake: bool,
+    /// Words of the reason and its mend.
+    pub words: Vec<&'static str>,
+}
+
 impl Certificates {
     fn start() -> Self {
         let made = Self(TempDir::new().expect("a directory can be made"));
@@ -37,6 +50,41 @@ impl Certificates {
     /// Where a file is; `NAME.pem` has the certificate of this name, and `NAME.key` its key.
     pub fn path(&self, file: &str) -> String {
         self.0.path().join(file).display().to_string()
+    }
+
+    /// What a client must refuse, and how it says so.
+    pub fn refusals(&self) -> Vec<Refusal> {
+        let [ca, other, key] = ["ca.pem", "other.pem", "ca.key"].map(|file| self.path(file));
+        let refusal = |server, at: String, is_mistake, words: &[&'static str]| Refusal {
+            server,
+            at,
+            is_mistake,
+            words: words.to_vec(),
+        };
+        vec![
+            refusal("server", "localhost:PORT".to_owned(), false, &["no public CA", "?cacertfile="]),
+            refusal(
+                "server",
+                format!("localhost:PORT?cacertfile={other}"),
+                false,
+                &["other.pem", "does not vouch"],
+            ),
+            refusal(
+                "server",
+                format!("127.0.0.1:PORT?cacertfile={ca}"),
+                false,
+                &["not for `127.0.0.1`", "localhost"],
+            ),
+            refusal("old", format!("localhost:PORT?cacertfile={ca}"), false, &["has expired", "renew"]),
+            refusal("new", format!("localhost:PORT?cacertfile={ca}"), false, &["is not valid yet"]),
+            refusal(
+                "server",
+                "localhost:PORT?cacertfile=/no/file".to_owned(),
+                true,
+                &["/no/file", "cacertfile"],
+            ),
+            refusal("server", format!("localhost:PORT?cacertfile={key}"), true, &["holds no certificate"]),
+        ]
     }
 
     /// Makes a CA.

@@ -11,7 +11,7 @@ pub mod proxy;
 pub mod rabbitmq;
 pub mod redis;
 
-pub use certificates::Certificates;
+pub use certificates::{Certificates, Refusal};
 pub use held::free_ports;
 pub use nats::Nats;
 pub use proxy::Proxy;

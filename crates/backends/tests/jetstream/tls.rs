@@ -2,7 +2,7 @@
 
 use outboard_backends::jetstream::{Options, inspect};
 use outboard_core::{Health, Kind, Verdict};
-use outboard_testkit::{Certificates, Nats};
+use outboard_testkit::{Certificates, Nats, Refusal};
 
 use crate::{
     open_url,
@@ -32,31 +32,8 @@ async fn a_server_with_tls_is_used_when_its_certificate_is_the_expected_one() {
 #[tokio::test]
 async fn whom_we_do_not_trust_is_told_with_the_mend_and_not_tried_often() {
     let certificates = Certificates::usual();
-    let [ca, other, key] = ["ca.pem", "other.pem", "ca.key"].map(|file| certificates.path(file));
-    for (server, at, kind, words) in [
-        ("server", "localhost:PORT".to_owned(), Kind::Denied, &["no public CA", "?cacertfile="][..]),
-        (
-            "server",
-            format!("localhost:PORT?cacertfile={other}"),
-            Kind::Denied,
-            &["other.pem", "does not vouch"],
-        ),
-        (
-            "server",
-            format!("127.0.0.1:PORT?cacertfile={ca}"),
-            Kind::Denied,
-            &["not for `127.0.0.1`", "localhost"],
-        ),
-        ("old", format!("localhost:PORT?cacertfile={ca}"), Kind::Denied, &["has expired", "renew"]),
-        ("new", format!("localhost:PORT?cacertfile={ca}"), Kind::Denied, &["is not valid yet"]),
-        (
-            "server",
-            "localhost:PORT?cacertfile=/no/file".to_owned(),
-            Kind::Invalid,
-            &["/no/file", "cacertfile"],
-        ),
-        ("server", format!("localhost:PORT?cacertfile={key}"), Kind::Invalid, &["holds no certificate"]),
-    ] {
+    for Refusal { server, at, is_mistake, words } in certificates.refusals() {
+        let kind = if is_mistake { Kind::Invalid } else { Kind::Denied };
         let nats = Nats::secured(&certificates, server).unwrap();
         let url = format!("tls://shop:top-secret@{at}").replace("PORT", &nats.port().to_string());
         let error = soon(inspect(&url)).await.unwrap_err();
