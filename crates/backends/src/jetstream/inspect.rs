@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use outboard_core::{Kind, PortError};
 use serde::Deserialize;
 use serde_json::Value;
@@ -95,27 +96,25 @@ pub struct ConsumerFacts {
     pub ack_pending: u64,
 }
 
-/// What the durable consumers of these streams and workers were told, in this order; `None` where there is no such
-/// consumer yet, because its worker makes it. Connects, asks, and goes. Errors: as [`inspect`]'s.
-pub async fn inspect_consumers(
-    url: &str,
-    asked: &[(&str, &str)],
-) -> Result<Vec<Option<ConsumerFacts>>, PortError> {
+/// What is known of a consumer: `None` where there is none yet, because its worker makes it.
+pub type Asked = Result<Option<ConsumerFacts>, PortError>;
+
+/// So many consumers are asked for at once.
+const AT_ONCE: usize = 16;
+
+/// What the durable consumers of these streams and workers were told, in this order. Connects, asks, and goes. Errors: as
+/// [`inspect`]'s; what is wrong with one of them stands in its own place.
+pub async fn inspect_consumers(url: &str, asked: &[(&str, &str)]) -> Result<Vec<Asked>, PortError> {
     let target: Target = url.parse()?;
     let connection = Connection::open(&target, WITHIN, WITHIN).await?;
-    let mut found = Vec::with_capacity(asked.len());
-    for (stream, worker) in asked {
-        found.push(consumer_facts(&connection, stream, worker).await);
-    }
+    let asking: Vec<_> =
+        asked.iter().map(|(stream, worker)| consumer_facts(&connection, stream, worker)).collect();
+    let found = stream::iter(asking).buffered(AT_ONCE).collect().await;
     connection.close();
-    found.into_iter().collect()
+    Ok(found)
 }
 
-async fn consumer_facts(
-    connection: &Connection,
-    stream: &str,
-    worker: &str,
-) -> Result<Option<ConsumerFacts>, PortError> {
+async fn consumer_facts(connection: &Connection, stream: &str, worker: &str) -> Asked {
     naming::check_stream(stream)?;
     let found = match api::consumer_info(connection, stream, &naming::durable(worker)?).await {
         Ok(found) => Some(found),

@@ -57,7 +57,7 @@ use tokio::{sync::watch, time::Instant};
 
 use self::{consumer::JetStreamConsumer, link::Link, naming::dead_stream, publish::Publisher};
 pub use self::{
-    inspect::{Account, ConsumerFacts, Facts, inspect, inspect_consumers},
+    inspect::{Account, Asked, ConsumerFacts, Facts, inspect, inspect_consumers},
     options::Options,
     url::Target,
 };

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::{StreamExt, stream};
 use outboard_core::{
     Kind, PortError,
     queue::{Declared, QueueName, QueueSpec},
@@ -26,6 +27,9 @@ pub struct Facts {
     /// In the order of the question.
     pub queues: Vec<QueueFacts>,
 }
+
+/// So many queues are asked for at once.
+const AT_ONCE: usize = 16;
 
 /// What a broker says of one queue.
 #[derive(Debug, Clone)]
@@ -55,15 +59,17 @@ pub struct QueueFacts {
 /// ```
 pub async fn inspect(target: &Target, queues: &[QueueSpec]) -> Result<Facts, PortError> {
     let connection = Connection::open(&target.named("outboard doctor"), WITHIN).await?;
-    let mut facts = Vec::with_capacity(queues.len());
-    for spec in queues {
-        let found = timeout(WITHIN, inspect_queue(&connection, spec)).await;
-        facts.push(found.unwrap_or_else(|_| silent(spec)));
-    }
+    let asking: Vec<_> = queues.iter().map(|spec| inspect_in_time(&connection, spec)).collect();
+    // Several at once: those without a leader keep nobody from the answers of the others.
+    let facts = stream::iter(asking).buffered(AT_ONCE).collect().await;
     let server = connection.server();
     let (product, version) = (server.product.clone(), server.version.clone());
     connection.close().await;
     Ok(Facts { product, version, ack_timeout: None, queues: facts })
+}
+
+async fn inspect_in_time(connection: &Connection, spec: &QueueSpec) -> QueueFacts {
+    timeout(WITHIN, inspect_queue(connection, spec)).await.unwrap_or_else(|_| silent(spec))
 }
 
 /// A queue without a leader is asked in vain, while the connection lives.

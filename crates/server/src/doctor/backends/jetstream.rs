@@ -52,7 +52,12 @@ pub(super) async fn checks(backend: &Backend) -> Result<Vec<Check>, PortError> {
     let asked: Vec<_> = durables.iter().map(|(stream, worker)| (&**stream, &**worker)).collect();
     let found = jetstream::inspect_consumers(&backend.url, &asked).await?;
     for (consumer, facts) in backend.consumers.iter().zip(found) {
-        checks.extend(judge_consumer(consumer, facts.as_ref()));
+        match facts {
+            Ok(facts) => checks.extend(judge_consumer(consumer, facts.as_ref())),
+            Err(error) => {
+                checks.push(Check::problem(format!("worker {}", consumer.worker), error.to_string(), ""))
+            }
+        }
     }
     Ok(checks)
 }
