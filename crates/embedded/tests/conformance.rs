@@ -14,7 +14,7 @@ use outboard_embedded::{Embedded, MemoryDisk, Options};
 struct Storage {
     place: Place,
     clock: Arc<dyn Clock>,
-    opened: std::sync::Mutex<Option<Embedded>>,
+    open: std::sync::Mutex<Option<Embedded>>,
 }
 
 enum Place {
@@ -25,7 +25,7 @@ enum Place {
 impl Storage {
     fn new(place: Place) -> Self {
         let clock = Arc::new(TokioClock::starting_at(Time::from_millis(1_700_000_000_000)));
-        Self { place, clock, opened: std::sync::Mutex::default() }
+        Self { place, clock, open: std::sync::Mutex::default() }
     }
 
     fn in_directory() -> Self {
@@ -36,24 +36,22 @@ impl Storage {
     fn in_memory() -> Self {
         Self::new(Place::Memory(MemoryDisk::new().expect("memory can be opened")))
     }
-}
 
-impl Backend for Storage {
-    fn open(&self) -> Pin<Box<dyn Future<Output = Ports> + Send + '_>> {
-        Box::pin(async {
-            let options = Options { clock: self.clock.clone(), ..Options::default() };
-            let storage = match &self.place {
-                Place::Directory(path, _) => Embedded::open(path, options).await,
-                Place::Memory(disk) => Embedded::memory(disk, options).await,
-            };
-            let storage = storage.expect("the storage opens");
-            self.opened.lock().expect("no test panics here").replace(storage.clone());
-            Ports { log: Arc::new(storage.clone()), ledger: Arc::new(storage), clock: self.clock.clone() }
-        })
+    /// Opens it, and remembers what is to be closed.
+    async fn opened(&self) -> Embedded {
+        let options = Options { clock: self.clock.clone(), ..Options::default() };
+        let storage = match &self.place {
+            Place::Directory(path, _) => Embedded::open(path, options).await,
+            Place::Memory(disk) => Embedded::memory(disk, options).await,
+        };
+        let storage = storage.expect("the storage opens");
+        self.open.lock().expect("no test panics here").replace(storage.clone());
+        storage
     }
 
-    fn close(&self, ports: Ports) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        let opened = self.opened.lock().expect("no test panics here").take();
+    /// Closes what was opened, once nobody has it any more.
+    fn closed(&self, ports: impl Send + 'static) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        let opened = self.open.lock().expect("no test panics here").take();
         Box::pin(async move {
             drop(ports);
             opened.expect("what is closed was opened").close().await;
@@ -61,26 +59,26 @@ impl Backend for Storage {
     }
 }
 
-impl StoreBackend for Storage {
-    fn open(&self) -> Pin<Box<dyn Future<Output = Arc<dyn Store>> + Send + '_>> {
+impl Backend for Storage {
+    fn open(&self) -> Pin<Box<dyn Future<Output = Ports> + Send + '_>> {
         Box::pin(async {
-            let options = Options { clock: self.clock.clone(), ..Options::default() };
-            let storage = match &self.place {
-                Place::Directory(path, _) => Embedded::open(path, options).await,
-                Place::Memory(disk) => Embedded::memory(disk, options).await,
-            };
-            let storage = storage.expect("the storage opens");
-            self.opened.lock().expect("no test panics here").replace(storage.clone());
-            Arc::new(storage) as Arc<dyn Store>
+            let storage = self.opened().await;
+            Ports { log: Arc::new(storage.clone()), ledger: Arc::new(storage), clock: self.clock.clone() }
         })
     }
 
+    fn close(&self, ports: Ports) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        self.closed(ports)
+    }
+}
+
+impl StoreBackend for Storage {
+    fn open(&self) -> Pin<Box<dyn Future<Output = Arc<dyn Store>> + Send + '_>> {
+        Box::pin(async { Arc::new(self.opened().await) as Arc<dyn Store> })
+    }
+
     fn close(&self, store: Arc<dyn Store>) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        let opened = self.opened.lock().expect("no test panics here").take();
-        Box::pin(async move {
-            drop(store);
-            opened.expect("what is closed was opened").close().await;
-        })
+        self.closed(store)
     }
 }
 
