@@ -1,11 +1,12 @@
 //! The one worker runtime: it takes deliveries from a [`Consumer`], runs the handler and settles what it says.
 //!
-//! One task per worker owns everything and decides everything (`Runtime::run`); each attempt runs in a task of its
-//! own and reports back over one bounded channel. Nothing ticks: the loop sleeps until a message comes, an attempt
+//! One task per worker owns everything and decides everything (`Runtime::run`); attempts run in other tasks
+//! and report back over one bounded channel. Nothing ticks: the loop sleeps until a message comes, an attempt
 //! ends, somebody calls, or a probe is due.
 
 mod attempts;
 mod drain;
+mod groups;
 mod handle;
 mod info;
 mod probing;
@@ -15,7 +16,12 @@ pub(crate) mod verdict;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    pin::pin,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use outboard_core::{Consumer, Delivery, Fut, PortError, consumer::Flow, fault::Faults};
 use tokio::{
@@ -25,7 +31,7 @@ use tokio::{
 
 pub(crate) use self::handle::{BY_HAND, Parts, Shared};
 use self::{
-    attempts::{Ended, Lane, Slots},
+    attempts::{Lane, Report, Slots},
     drain::Drain,
     probing::Answered,
 };
@@ -39,8 +45,8 @@ use crate::{
     policy::Policy,
 };
 
-/// At most so many ended attempts are looked at before the loop looks at everything else.
-const ENDED_AT_ONCE: usize = 256;
+/// At most so many reports of attempts are looked at before the loop looks at everything else.
+const REPORTS_AT_ONCE: usize = 256;
 
 /// What a [`WorkerHandle`] asks of its worker's loop.
 #[derive(Debug)]
@@ -76,7 +82,7 @@ pub(crate) struct Runtime {
     outage: Option<Outage>,
     /// The answer of a target that is asked, apart from any message.
     asking: Option<oneshot::Receiver<Answered>>,
-    ended: mpsc::Receiver<Ended>,
+    reports: mpsc::Receiver<Report>,
     is_paused: bool,
     settled: u64,
 }
@@ -85,13 +91,13 @@ impl Runtime {
     /// A runtime that has not begun. `asks` says whether the handler can ask its target.
     pub(crate) fn new(shared: Arc<Shared>, parts: Parts, asks: bool) -> Self {
         let Parts { consumer, handler, policy, ahead, faults, seed } = parts;
-        let (sender, ended) = mpsc::channel(policy.concurrency as usize + 1);
+        let (sender, reports) = mpsc::channel(policy.concurrency as usize + 1);
         let lane = Arc::new(Lane {
             worker: shared.name.clone(),
             handler: handler.clone(),
             faults: faults.clone(),
-            ended: sender,
-            is_timed: policy.outage.is_some(),
+            reports: sender,
+            is_over: AtomicBool::new(false),
         });
         let outage =
             policy.outage.clone().map(|outage| Outage::new(outage, policy.timeout, policy.concurrency, asks));
@@ -108,7 +114,7 @@ impl Runtime {
             hand: VecDeque::new(),
             outage,
             asking: None,
-            ended,
+            reports,
             settled: 0,
         }
     }
@@ -131,7 +137,7 @@ impl Runtime {
         let faults = self.faults.clone();
         let mut crashed = pin!(faults.crashed());
         let mut next = Next::None;
-        let mut ended = Vec::with_capacity(ENDED_AT_ONCE);
+        let mut reports = Vec::with_capacity(REPORTS_AT_ONCE);
         loop {
             self.begin_attempts();
             next.ask_for(self.wanted(), &*consumer);
@@ -153,7 +159,7 @@ impl Runtime {
                 },
                 () = until(self.probe_due()) => self.probe(),
                 answer = answer_of(&mut self.asking) => self.answered(answer),
-                _ = self.ended.recv_many(&mut ended, ENDED_AT_ONCE) => self.finish_all(&mut ended),
+                _ = self.reports.recv_many(&mut reports, REPORTS_AT_ONCE) => self.take_reports(&mut reports),
                 fetched = next.deliveries() => {
                     next = Next::None;
                     match fetched {
@@ -193,9 +199,16 @@ impl Runtime {
         if self.is_paused || self.hand.is_empty() {
             return;
         }
-        while self.slots.running() < self.policy.concurrency as usize {
-            let Some(delivery) = self.hand.pop_front() else { return };
-            self.slots.start(delivery, self.policy.timeout, false);
+        loop {
+            let free = (self.policy.concurrency as usize).saturating_sub(self.slots.running());
+            match self.slots.group_size().min(free).min(self.hand.len()) {
+                0 => return,
+                1 => {
+                    let Some(delivery) = self.hand.pop_front() else { return };
+                    self.slots.start(delivery, self.policy.timeout, false);
+                }
+                count => self.slots.start_group(self.hand.drain(..count), self.policy.timeout),
+            }
         }
     }
 

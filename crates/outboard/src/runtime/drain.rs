@@ -9,7 +9,7 @@ use outboard_core::{
 };
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{ENDED_AT_ONCE, Runtime, attempts::Ended, until};
+use super::{REPORTS_AT_ONCE, Runtime, attempts::Report, until};
 
 /// A wish to stop, until when, and whom to tell.
 #[derive(Debug)]
@@ -49,14 +49,14 @@ impl Runtime {
         let faults = self.faults.clone();
         let mut crashed = pin!(faults.crashed());
         let mut release = release;
-        let mut ended: Vec<Ended> = Vec::new();
+        let mut reports: Vec<Report> = Vec::new();
         let mut returned = 0;
         loop {
             let is_running = self.slots.running() > 0;
             tokio::select! {
                 biased;
                 () = &mut crashed => return None,
-                _ = self.ended.recv_many(&mut ended, ENDED_AT_ONCE), if is_running => self.finish_all(&mut ended),
+                _ = self.reports.recv_many(&mut reports, REPORTS_AT_ONCE), if is_running => self.take_reports(&mut reports),
                 () = until(is_running.then_some(deadline)) => returned += self.abort_running(),
                 released = &mut release => {
                     returned += self.abort_running();

@@ -11,18 +11,27 @@ use tokio::time::Instant;
 
 use super::{
     Runtime,
-    attempts::{Ended, Running},
+    attempts::{Ended, Report, Running},
     info::count,
     verdict::{Ending, Failed, Meaning, charge, meaning, retry},
 };
 use crate::outage::{Closing, Event, Opening, Reaction, Spent};
 
 impl Runtime {
-    pub(super) fn finish_all(&mut self, ended: &mut Vec<Ended>) {
+    pub(super) fn take_reports(&mut self, reports: &mut Vec<Report>) {
         // Only an outage wants the time; one look serves the whole batch.
         let now = Instant::now();
-        for ended in ended.drain(..) {
-            self.finish(now, ended);
+        for report in reports.drain(..) {
+            match report {
+                Report::Ended(ended) => {
+                    self.slots.one_ended(ended.took);
+                    self.finish(now, ended);
+                }
+                Report::Group { ended, waiting, took } => {
+                    self.slots.group_begun(waiting, took);
+                    ended.into_iter().for_each(|ended| self.finish(now, ended));
+                }
+            }
         }
     }
 

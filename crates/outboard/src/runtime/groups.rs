@@ -1,0 +1,86 @@
+//! How many attempts are begun in one task.
+
+use std::time::Duration;
+
+/// At most so many.
+const MOST: usize = 32;
+
+/// Groups grow while they take less than this: then what they save is more than what the last of one waits.
+const QUICK: Duration = Duration::from_micros(50);
+
+/// Groups that take longer than this become smaller.
+const LONG: Duration = Duration::from_micros(100);
+
+/// Who holds the thread for so long would hold up others: each attempt has a task of its own again.
+const HOLDS_UP: Duration = Duration::from_millis(1);
+
+/// What beginning a group took.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Took {
+    pub(super) attempts: usize,
+    /// How many did not end at once.
+    pub(super) waiting: usize,
+    pub(super) time: Duration,
+}
+
+/// How many attempts are begun in one task: one at first; one more for every group that was quick; one again as soon as
+/// a handler waits or takes long.
+#[derive(Debug)]
+pub(super) struct GroupSize(usize);
+
+impl Default for GroupSize {
+    fn default() -> Self {
+        Self(1)
+    }
+}
+
+impl GroupSize {
+    pub(super) fn now(&self) -> usize {
+        self.0
+    }
+
+    /// Learns from a group. One that was smaller than it might have been says nothing of a larger one.
+    pub(super) fn saw(&mut self, took: Took) {
+        if took.waiting > 0 || took.time >= HOLDS_UP {
+            self.0 = 1;
+        } else if took.time > LONG {
+            self.0 = (self.0 / 2).max(1);
+        } else if took.time < QUICK && took.attempts >= self.0 {
+            self.0 = (self.0 + 1).min(MOST);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(size: usize, waiting: usize, time: Duration) -> usize {
+        let mut group_size = GroupSize(size);
+        group_size.saw(Took { attempts: size, waiting, time });
+        group_size.now()
+    }
+
+    #[test]
+    fn groups_grow_one_by_one_while_they_are_quick() {
+        let mut group_size = GroupSize::default();
+        for expected in 2..=MOST {
+            group_size.saw(Took { attempts: group_size.now(), waiting: 0, time: Duration::ZERO });
+            assert_eq!(group_size.now(), expected);
+        }
+        assert_eq!(after(MOST, 0, Duration::ZERO), MOST);
+        group_size.saw(Took { attempts: 1, waiting: 0, time: Duration::ZERO });
+        group_size = GroupSize(5);
+        group_size.saw(Took { attempts: 1, waiting: 0, time: Duration::ZERO });
+        assert_eq!(group_size.now(), 5, "one message says nothing of five");
+    }
+
+    #[test]
+    fn what_takes_long_or_waits_runs_alone() {
+        assert_eq!(after(20, 0, Duration::from_micros(70)), 20);
+        assert_eq!(after(20, 0, Duration::from_micros(200)), 10);
+        assert_eq!(after(1, 0, Duration::from_micros(200)), 1);
+        assert_eq!(after(20, 0, Duration::from_millis(1)), 1);
+        assert_eq!(after(20, 1, Duration::ZERO), 1);
+    }
+}
