@@ -1,8 +1,8 @@
 //! The attempts that run now: one slot each, and a task of their own for those that take time.
 //!
 //! A task for each attempt costs more than a quick handler does. So attempts are begun in groups, as many in one task
-//! as its handlers' quickness allows ([`GroupSize`]): each is polled once, in order, and one that has to wait gets a
-//! task of its own then.
+//! as its handlers' quickness allows ([`GroupSize`]): each is polled once, in order, and one that has to wait, or would
+//! have to wait for one before it, gets a task of its own then.
 
 use std::{
     future::poll_fn,
@@ -25,7 +25,7 @@ use outboard_core::{
 use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 
 use super::{
-    groups::{GroupSize, Took},
+    groups::{GroupSize, HOLDS_UP, Took},
     info::RunningPositions,
     verdict::{Ending, panic_text},
 };
@@ -48,7 +48,7 @@ pub(super) enum Report {
     /// A group was begun.
     Group {
         ended: Vec<Ended>,
-        /// Those that have to wait go on in tasks of their own.
+        /// Those that have to wait, or have not begun, go on in tasks of their own.
         waiting: Vec<(usize, Begun)>,
         took: Took,
     },
@@ -192,20 +192,28 @@ async fn run_alone(lane: Arc<Lane>, attempt: Attempt, limit: Duration, slot: usi
 
 /// Begins attempts one after the other.
 async fn run_group(lane: Arc<Lane>, attempts: Vec<(usize, Attempt)>, limit: Duration) {
-    let began = Instant::now();
     let count = attempts.len();
     let (mut ended, mut waiting) = (Vec::with_capacity(count), Vec::new());
+    let mut time = Duration::ZERO;
     for (slot, attempt) in attempts {
         if lane.is_over.load(Ordering::Relaxed) {
             return;
         }
         let mut begun: Begun = Box::pin(run(lane.clone(), attempt, limit, slot));
+        if time >= HOLDS_UP {
+            // Somebody takes long all of a sudden: the rest need not stand behind him.
+            waiting.push((slot, begun));
+            continue;
+        }
         match poll_fn(|context| Poll::Ready(begun.poll_unpin(context))).await {
-            Poll::Ready(end) => ended.extend(end),
+            Poll::Ready(end) => {
+                time += end.as_ref().map_or(Duration::ZERO, |end: &Ended| end.took);
+                ended.extend(end);
+            }
             Poll::Pending => waiting.push((slot, begun)),
         }
     }
-    let took = Took { attempts: count, waiting: waiting.len(), time: began.elapsed() };
+    let took = Took { attempts: count, waiting: waiting.len(), time };
     tell(&lane, Report::Group { ended, waiting, took });
 }
 
@@ -341,6 +349,24 @@ mod tests {
         assert!(first.slot == 1 && panicked(&first.ending));
         let Some(Report::Ended(second)) = reports.recv().await else { panic!("an end") };
         assert!(second.slot == 2 && matches!(second.ending, Ending::TimedOut(LIMIT)));
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_one_that_takes_long_all_of_a_sudden() {
+        let (mut slots, mut reports) = slots(|number| {
+            let began = std::time::Instant::now();
+            while number == 1 && began.elapsed() < HOLDS_UP {}
+            done()
+        });
+        slots.start_group(deliveries(4), LIMIT);
+        let Some(Report::Group { ended, waiting, took }) = reports.recv().await else { panic!("a group") };
+        assert_eq!(ended.iter().map(|ended| ended.slot).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(waiting.iter().map(|(slot, _)| *slot).collect::<Vec<_>>(), [2, 3]);
+        slots.group_begun(waiting, took);
+        assert_eq!(slots.group_size(), 1);
+        for slot in [2, 3] {
+            assert!(matches!(reports.recv().await, Some(Report::Ended(ended)) if ended.slot == slot));
+        }
     }
 
     #[tokio::test(start_paused = true)]

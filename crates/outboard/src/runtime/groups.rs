@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// At most so many.
-const MOST: usize = 32;
+const MOST: usize = 256;
 
 /// Groups grow while they take less than this: then what they save is more than what the last of one waits.
 const QUICK: Duration = Duration::from_micros(50);
@@ -12,19 +12,20 @@ const QUICK: Duration = Duration::from_micros(50);
 const LONG: Duration = Duration::from_micros(100);
 
 /// Who holds the thread for so long would hold up others: each attempt has a task of its own again.
-const HOLDS_UP: Duration = Duration::from_millis(1);
+pub(super) const HOLDS_UP: Duration = Duration::from_millis(1);
 
-/// What beginning a group took.
+/// What a group took.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Took {
     pub(super) attempts: usize,
     /// How many did not end at once.
     pub(super) waiting: usize,
+    /// How long those did that ended.
     pub(super) time: Duration,
 }
 
-/// How many attempts are begun in one task: one at first; one more for every group that was quick; one again as soon as
-/// a handler waits or takes long.
+/// How many attempts are begun in one task: one at first; an eighth more for every group that was quick; one again as
+/// soon as a handler waits or takes long.
 #[derive(Debug)]
 pub(super) struct GroupSize(usize);
 
@@ -46,7 +47,7 @@ impl GroupSize {
         } else if took.time > LONG {
             self.0 = (self.0 / 2).max(1);
         } else if took.time < QUICK && took.attempts >= self.0 {
-            self.0 = (self.0 + 1).min(MOST);
+            self.0 = (self.0 + (self.0 / 8).max(1)).min(MOST);
         }
     }
 }
@@ -62,15 +63,10 @@ mod tests {
     }
 
     #[test]
-    fn groups_grow_one_by_one_while_they_are_quick() {
-        let mut group_size = GroupSize::default();
-        for expected in 2..=MOST {
-            group_size.saw(Took { attempts: group_size.now(), waiting: 0, time: Duration::ZERO });
-            assert_eq!(group_size.now(), expected);
-        }
+    fn groups_grow_little_by_little_while_they_are_quick() {
+        assert_eq!((after(1, 0, Duration::ZERO), after(80, 0, Duration::ZERO)), (2, 90));
         assert_eq!(after(MOST, 0, Duration::ZERO), MOST);
-        group_size.saw(Took { attempts: 1, waiting: 0, time: Duration::ZERO });
-        group_size = GroupSize(5);
+        let mut group_size = GroupSize(5);
         group_size.saw(Took { attempts: 1, waiting: 0, time: Duration::ZERO });
         assert_eq!(group_size.now(), 5, "one message says nothing of five");
     }
