@@ -11,6 +11,7 @@ mod handle;
 mod info;
 mod probing;
 mod settle;
+mod slots;
 pub(crate) mod verdict;
 
 #[cfg(test)]
@@ -31,9 +32,10 @@ use tokio::{
 
 pub(crate) use self::handle::{BY_HAND, Parts, Shared};
 use self::{
-    attempts::{Lane, Report, Slots},
+    attempts::{Lane, Report},
     drain::Drain,
     probing::Answered,
+    slots::Slots,
 };
 pub use self::{
     handle::WorkerHandle,
@@ -207,7 +209,7 @@ impl Runtime {
                     let Some(delivery) = self.hand.pop_front() else { return };
                     self.slots.start(delivery, self.policy.timeout, false);
                 }
-                count => self.slots.start_group(self.hand.drain(..count), self.policy.timeout),
+                count => self.slots.start_group(self.hand.drain(..count)),
             }
         }
     }

@@ -1,35 +1,37 @@
-//! The attempts that run now: one slot each, and a task of their own for those that take time.
+//! What runs an attempt: a task of its own, or one that it shares.
 //!
 //! A task for each attempt costs more than a quick handler does. So attempts are begun in groups, as many in one task
-//! as its handlers' quickness allows ([`GroupSize`]): each is polled once, in order, and one that has to wait, or would
-//! have to wait for one before it, gets a task of its own then.
+//! as its handlers' quickness allows ([`GroupSize`](super::groups::GroupSize)): each is polled once, in order, and one
+//! that has to wait, or would have to wait for one before it, gets a task of its own then.
 
 use std::{
     future::poll_fn,
-    panic::AssertUnwindSafe,
+    mem,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::Poll,
+    task::{self, Poll},
     time::Duration,
 };
 
 use futures_util::FutureExt;
 use outboard_core::{
-    Delivery,
     fault::{Faults, Point},
     ledger::WorkerName,
     planted::{Bug, is_planted},
 };
-use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
 
 use super::{
-    groups::{GroupSize, HOLDS_UP, Took},
-    info::RunningPositions,
+    groups::{HOLDS_UP, Took},
     verdict::{Ending, panic_text},
 };
-use crate::handler::{Attempt, BoxFuture, Handler};
+use crate::handler::{Attempt, BoxFuture, Handled, Handler};
 
 /// What every attempt of one worker needs; shared, so that starting one clones a single pointer.
 pub(super) struct Lane {
@@ -48,8 +50,8 @@ pub(super) enum Report {
     /// A group was begun.
     Group {
         ended: Vec<Ended>,
-        /// Those that have to wait, or have not begun, go on in tasks of their own.
-        waiting: Vec<(usize, Begun)>,
+        /// Those that go on in tasks of their own, by their slots.
+        waiting: Vec<(usize, Waiting)>,
         took: Took,
     },
 }
@@ -62,186 +64,121 @@ pub(super) struct Ended {
     pub(super) took: Duration,
 }
 
-/// An attempt that has begun; nothing comes of it after a simulated crash.
-pub(super) type Begun = BoxFuture<Option<Ended>>;
-
-/// An attempt that runs.
-pub(super) struct Running {
-    pub(super) delivery: Delivery,
-    pub(super) is_probe: bool,
-    /// Its task, or its group's if it is the group's first.
-    task: Option<JoinHandle<()>>,
+/// An attempt of a group that did not end at once.
+pub(super) enum Waiting {
+    Begun(Begun),
+    /// It has not begun.
+    Attempt(Attempt),
 }
 
-/// The running attempts by slot. Dropping it aborts them.
-pub(super) struct Slots {
-    lane: Arc<Lane>,
-    slots: Vec<Option<Running>>,
-    free: Vec<usize>,
-    group_size: GroupSize,
-    positions: Arc<RunningPositions>,
-}
-
-impl Slots {
-    /// Room for one probe more than there are attempts at once.
-    pub(super) fn new(lane: Arc<Lane>, positions: Arc<RunningPositions>) -> Self {
-        Self { lane, slots: Vec::new(), free: Vec::new(), group_size: GroupSize::default(), positions }
-    }
-
-    pub(super) fn running(&self) -> usize {
-        self.slots.len() - self.free.len()
-    }
-
-    /// How many attempts may share a task now.
-    pub(super) fn group_size(&self) -> usize {
-        self.group_size.now()
-    }
-
-    /// Begins an attempt in a task of its own.
-    pub(super) fn start(&mut self, delivery: Delivery, limit: Duration, is_probe: bool) {
-        let (slot, attempt) = self.occupy(delivery, is_probe);
-        let task = tokio::spawn(run_alone(self.lane.clone(), attempt, limit, slot));
-        self.aborted_with(slot, task);
-    }
-
-    /// Begins attempts in one task, so that several groups use several cores.
-    pub(super) fn start_group(&mut self, deliveries: impl Iterator<Item = Delivery>, limit: Duration) {
-        let attempts: Vec<_> = deliveries.map(|delivery| self.occupy(delivery, false)).collect();
-        let Some(&(first, _)) = attempts.first() else { return };
-        let task = tokio::spawn(run_group(self.lane.clone(), attempts, limit));
-        self.aborted_with(first, task);
-    }
-
-    /// Takes a slot for an attempt.
-    fn occupy(&mut self, delivery: Delivery, is_probe: bool) -> (usize, Attempt) {
-        let attempt = Attempt {
-            worker: self.lane.worker.clone(),
-            message: delivery.message.clone(),
-            number: delivery.attempt,
-        };
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(None);
-            self.slots.len() - 1
-        });
-        self.positions.set(slot, delivery.message.id);
-        self.slots[slot] = Some(Running { delivery, is_probe, task: None });
-        (slot, attempt)
-    }
-
-    /// The attempt in this slot, and its group, end with this task.
-    fn aborted_with(&mut self, slot: usize, task: JoinHandle<()>) {
-        if let Some(running) = &mut self.slots[slot] {
-            running.task = Some(task);
-        }
-    }
-
-    /// A group was begun: those of it that wait go on in tasks of their own.
-    pub(super) fn group_begun(&mut self, waiting: Vec<(usize, Begun)>, took: Took) {
-        self.group_size.saw(took);
-        for (slot, begun) in waiting {
-            // One that was aborted meanwhile has no slot any more.
-            if self.slots.get(slot).is_some_and(Option::is_some) {
-                let lane = self.lane.clone();
-                let task = tokio::spawn(async move { report(&lane, begun.await) });
-                self.aborted_with(slot, task);
-            }
-        }
-    }
-
-    /// An attempt has ended that had a task of its own.
-    pub(super) fn one_ended(&mut self, took: Duration) {
-        self.group_size.saw(Took { attempts: 1, waiting: 0, time: took });
-    }
-
-    /// Frees the slot of an attempt that has ended.
-    pub(super) fn take(&mut self, slot: usize) -> Option<Running> {
-        let running = self.slots.get_mut(slot)?.take()?;
-        self.free.push(slot);
-        self.positions.clear(slot);
-        Some(running)
-    }
-
-    /// Aborts every attempt and hands back what they had.
-    pub(super) fn abort_all(&mut self) -> Vec<Delivery> {
-        self.lane.is_over.store(true, Ordering::Relaxed);
-        let running: Vec<Running> = (0..self.slots.len()).filter_map(|slot| self.take(slot)).collect();
-        running.into_iter().map(|running| running.abort()).collect()
-    }
-}
-
-impl Running {
-    fn abort(mut self) -> Delivery {
-        if let Some(task) = self.task.take() {
-            task.abort();
-        }
-        self.delivery
-    }
-}
-
-impl Drop for Slots {
-    fn drop(&mut self) {
-        self.abort_all();
-    }
+/// An attempt whose handler waits for something.
+pub(super) struct Begun {
+    handling: BoxFuture<Handled>,
+    since: Instant,
 }
 
 /// One attempt, in a task of its own.
-async fn run_alone(lane: Arc<Lane>, attempt: Attempt, limit: Duration, slot: usize) {
-    let ended = run(lane.clone(), attempt, limit, slot).await;
-    report(&lane, ended);
+pub(super) async fn run_alone(lane: Arc<Lane>, attempt: Attempt, limit: Duration, slot: usize) {
+    // After a simulated crash nothing runs and nothing is reported; the worker's loop sees the crash itself.
+    if lane.faults.reach(Point::HandlerBegins).is_ok() {
+        finish(&lane, async { lane.handler.handle(attempt).await }, Instant::now(), limit, slot).await;
+    }
 }
 
-/// Begins attempts one after the other.
-async fn run_group(lane: Arc<Lane>, attempts: Vec<(usize, Attempt)>, limit: Duration) {
+/// The rest of an attempt that was begun in a group.
+pub(super) async fn go_on(lane: Arc<Lane>, Begun { handling, since }: Begun, limit: Duration, slot: usize) {
+    finish(&lane, handling, since, limit, slot).await;
+}
+
+/// Attempts one after the other, as far as they do not wait.
+pub(super) async fn run_group(lane: Arc<Lane>, mut attempts: Vec<(usize, Attempt)>) {
+    let group = poll_fn(|context| Poll::Ready(begin_all(&lane, mem::take(&mut attempts), context)));
+    if let Some(group) = group.await {
+        tell(&lane, group);
+    }
+}
+
+/// Begins a group. Nothing is to be told when it is over.
+fn begin_all(
+    lane: &Lane,
+    attempts: Vec<(usize, Attempt)>,
+    context: &mut task::Context<'_>,
+) -> Option<Report> {
     let count = attempts.len();
     let (mut ended, mut waiting) = (Vec::with_capacity(count), Vec::new());
-    let mut time = Duration::ZERO;
+    let began = Instant::now();
+    let mut now = began;
     for (slot, attempt) in attempts {
         if lane.is_over.load(Ordering::Relaxed) {
-            return;
+            return None;
         }
-        let mut begun: Begun = Box::pin(run(lane.clone(), attempt, limit, slot));
-        if time >= HOLDS_UP {
+        if now - began >= HOLDS_UP {
             // Somebody takes long all of a sudden: the rest need not stand behind him.
-            waiting.push((slot, begun));
+            waiting.push((slot, Waiting::Attempt(attempt)));
             continue;
         }
-        match poll_fn(|context| Poll::Ready(begun.poll_unpin(context))).await {
-            Poll::Ready(end) => {
-                time += end.as_ref().map_or(Duration::ZERO, |end: &Ended| end.took);
-                ended.extend(end);
+        let since = now;
+        match begin(lane, attempt, since, context)? {
+            First::Waits(begun) => waiting.push((slot, Waiting::Begun(begun))),
+            First::Ending(ending) => {
+                now = Instant::now();
+                lane.faults.reach(Point::HandlerEnds).ok()?;
+                ended.push(Ended { slot, ending, took: now - since });
             }
-            Poll::Pending => waiting.push((slot, begun)),
         }
     }
-    let took = Took { attempts: count, waiting: waiting.len(), time };
-    tell(&lane, Report::Group { ended, waiting, took });
+    let took = Took { attempts: count, waiting: waiting.len(), time: now - began };
+    Some(Report::Group { ended, waiting, took })
 }
 
-/// One attempt, from the handler's call to its end.
-async fn run(lane: Arc<Lane>, attempt: Attempt, limit: Duration, slot: usize) -> Option<Ended> {
-    // After a simulated crash nothing runs and nothing is reported; the worker's loop sees the crash itself.
+/// What came of an attempt's first moment.
+enum First {
+    Ending(Ending),
+    Waits(Begun),
+}
+
+/// Calls the handler, and looks once whether it has ended. None after a simulated crash: then nothing runs and nothing
+/// is reported; the worker's loop sees the crash itself.
+fn begin(lane: &Lane, attempt: Attempt, since: Instant, context: &mut task::Context<'_>) -> Option<First> {
     lane.faults.reach(Point::HandlerBegins).ok()?;
-    let began = Instant::now();
-    // The call itself may panic, and so may dropping the future at the timeout: both happen inside this block.
+    // The call itself may panic, and so may its future, whether it is polled or dropped.
+    let first = catch_unwind(AssertUnwindSafe(|| {
+        let mut handling = lane.handler.handle(attempt);
+        match handling.poll_unpin(context) {
+            Poll::Ready(handled) => First::Ending(Ending::Handled(handled)),
+            Poll::Pending => First::Waits(Begun { handling, since }),
+        }
+    }));
+    match first {
+        Ok(first) => Some(first),
+        Err(_) if is_planted(Bug::PanicEndsWorker) => None,
+        Err(payload) => Some(First::Ending(Ending::Panicked(panic_text(&*payload)))),
+    }
+}
+
+/// An attempt to its end.
+async fn finish(
+    lane: &Lane,
+    handling: impl Future<Output = Handled>,
+    since: Instant,
+    limit: Duration,
+    slot: usize,
+) {
+    // A panic of dropping the future at the timeout happens inside of this block, too.
     let guarded = AssertUnwindSafe(async {
-        match tokio::time::timeout(limit, lane.handler.handle(attempt)).await {
+        match timeout_at(since + limit, handling).await {
             Ok(handled) => Ending::Handled(handled),
             Err(_elapsed) => Ending::TimedOut(limit),
         }
     });
-    let ending =
-        guarded.catch_unwind().await.unwrap_or_else(|payload| Ending::Panicked(panic_text(&*payload)));
-    if is_planted(Bug::PanicEndsWorker) && matches!(ending, Ending::Panicked(_)) {
-        return None;
-    }
-    let took = began.elapsed();
-    lane.faults.reach(Point::HandlerEnds).ok()?;
-    Some(Ended { slot, ending, took })
-}
-
-fn report(lane: &Lane, ended: Option<Ended>) {
-    if let Some(ended) = ended {
-        tell(lane, Report::Ended(ended));
+    let ending = match guarded.catch_unwind().await {
+        Ok(ending) => ending,
+        Err(_) if is_planted(Bug::PanicEndsWorker) => return,
+        Err(payload) => Ending::Panicked(panic_text(&*payload)),
+    };
+    let took = since.elapsed();
+    if lane.faults.reach(Point::HandlerEnds).is_ok() {
+        tell(lane, Report::Ended(Ended { slot, ending, took }));
     }
 }
 
@@ -257,11 +194,14 @@ mod tests {
         sync::{Mutex, atomic::AtomicUsize},
     };
 
-    use outboard_core::{Message, Position, consumer::Tag, message::Headers, time::Time};
+    use outboard_core::{Delivery, Message, Position, consumer::Tag, message::Headers, time::Time};
     use tokio::sync::Notify;
 
     use super::*;
-    use crate::{handler::Handled, outcome::Done};
+    use crate::{
+        outcome::Done,
+        runtime::{info::RunningPositions, slots::Slots},
+    };
 
     const LIMIT: Duration = Duration::from_secs(30);
 
@@ -333,7 +273,7 @@ mod tests {
             2 => Box::pin(std::future::pending()),
             _ => done(),
         });
-        slots.start_group(deliveries(5), LIMIT);
+        slots.start_group(deliveries(5));
         let Some(Report::Group { ended, waiting, took }) = reports.recv().await else { panic!("a group") };
         let panicked = |ending: &Ending| matches!(ending, Ending::Panicked(text) if !text.is_empty());
         assert_eq!(ended.iter().map(|ended| ended.slot).collect::<Vec<_>>(), [0, 3, 4]);
@@ -342,7 +282,7 @@ mod tests {
         for ended in ended {
             assert!(slots.take(ended.slot).is_some());
         }
-        slots.group_begun(waiting, took);
+        slots.group_begun(waiting, LIMIT, took);
         assert_eq!(slots.running(), 2);
         go.notify_one();
         let Some(Report::Ended(first)) = reports.recv().await else { panic!("an end") };
@@ -358,11 +298,11 @@ mod tests {
             while number == 1 && began.elapsed() < HOLDS_UP {}
             done()
         });
-        slots.start_group(deliveries(4), LIMIT);
+        slots.start_group(deliveries(4));
         let Some(Report::Group { ended, waiting, took }) = reports.recv().await else { panic!("a group") };
         assert_eq!(ended.iter().map(|ended| ended.slot).collect::<Vec<_>>(), [0, 1]);
         assert_eq!(waiting.iter().map(|(slot, _)| *slot).collect::<Vec<_>>(), [2, 3]);
-        slots.group_begun(waiting, took);
+        slots.group_begun(waiting, LIMIT, took);
         assert_eq!(slots.group_size(), 1);
         for slot in [2, 3] {
             assert!(matches!(reports.recv().await, Some(Report::Ended(ended)) if ended.slot == slot));
@@ -382,9 +322,8 @@ mod tests {
             }
             Box::pin(std::future::pending())
         });
-        let of_handler = Arc::downgrade(&running.lane);
-        shared.lock().unwrap().insert(running).start_group(deliveries(4), LIMIT);
-        assert!(reports.recv().await.is_none(), "nothing is told, and every task has ended");
-        assert_eq!((begun.load(Ordering::SeqCst), of_handler.strong_count()), (2, 0));
+        shared.lock().unwrap().insert(running).start_group(deliveries(4));
+        assert!(reports.recv().await.is_none(), "nothing is told, and everything has ended");
+        assert_eq!(begun.load(Ordering::SeqCst), 2);
     }
 }

@@ -11,8 +11,9 @@ use tokio::time::Instant;
 
 use super::{
     Runtime,
-    attempts::{Ended, Report, Running},
+    attempts::{Ended, Report},
     info::count,
+    slots::Running,
     verdict::{Ending, Failed, Meaning, charge, meaning, retry},
 };
 use crate::outage::{Closing, Event, Opening, Reaction, Spent};
@@ -28,7 +29,7 @@ impl Runtime {
                     self.finish(now, ended);
                 }
                 Report::Group { ended, waiting, took } => {
-                    self.slots.group_begun(waiting, took);
+                    self.slots.group_begun(waiting, self.policy.timeout, took);
                     ended.into_iter().for_each(|ended| self.finish(now, ended));
                 }
             }
