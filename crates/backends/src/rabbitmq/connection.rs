@@ -5,7 +5,6 @@
 mod traffic;
 
 use std::{
-    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -15,6 +14,7 @@ use std::{
 
 use bytes::BytesMut;
 use outboard_core::{Kind, PortError};
+use rustc_hash::FxHashMap;
 use tokio::{
     sync::{Notify, watch},
     time::timeout,
@@ -54,7 +54,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Channels {
-    by_number: HashMap<u16, Channel>,
+    by_number: FxHashMap<u16, Channel>,
     /// Given last. Numbers go round, so that a new one is found at once, and an old one is not reused at once.
     last: u16,
 }

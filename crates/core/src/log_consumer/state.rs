@@ -1,10 +1,11 @@
 //! What the consumer decides, without waiting for anybody.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashSet, VecDeque},
     sync::Arc,
 };
 
+use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
 use super::{
@@ -91,7 +92,7 @@ pub(super) struct State {
     pub(super) suspects: VecDeque<Held>,
     /// The suspect whose row is written or that runs.
     pub(super) suspect_running: Option<Position>,
-    pub(super) claims: HashMap<Position, Held>,
+    pub(super) claims: FxHashMap<Position, Held>,
     /// How many of the claims had waited until they were due.
     pub(super) due_claims: u32,
     /// Positions with a row in `parked` that are in hand, so that they are not fetched twice.
@@ -152,7 +153,7 @@ impl State {
             due: VecDeque::new(),
             suspects,
             suspect_running: None,
-            claims: HashMap::new(),
+            claims: FxHashMap::default(),
             due_claims: 0,
             log_turn: false,
             next_due: opened.next_due,

@@ -1,9 +1,8 @@
 //! What one worker on a queue has in hand.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
+
+use rustc_hash::FxHashMap;
 
 use super::{suspects::Suspects, tickets::Tickets};
 use crate::{
@@ -21,7 +20,7 @@ pub(super) struct State {
     unsure: Vec<Delivery>,
     pub(super) suspects: Suspects,
     /// Handed out and not settled.
-    pub(super) claimed: HashMap<Tag, Delivery>,
+    pub(super) claimed: FxHashMap<Tag, Delivery>,
     /// Settled with effects that are not committed.
     pub(super) effects: VecDeque<Settled>,
     pub(super) tickets: Tickets,
@@ -45,7 +44,7 @@ impl State {
             ready: VecDeque::new(),
             unsure: Vec::new(),
             suspects,
-            claimed: HashMap::new(),
+            claimed: FxHashMap::default(),
             effects: VecDeque::new(),
             tickets: Tickets::default(),
             failed: None,

@@ -1,37 +1,15 @@
 //! What a consumer has in hand, message by message.
 
-use std::{
-    collections::HashMap,
-    hash::{BuildHasherDefault, Hasher},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use outboard_core::consumer::Ticket;
+use rustc_hash::FxHashMap;
 
 use super::{delivery::Origin, records::Record};
 use crate::jetstream::protocol::frame::Incoming;
 
 /// Claims by their messages' positions in the stream.
-pub(super) type Claims = HashMap<u64, Claim, BuildHasherDefault<Positions>>;
-
-/// Positions come one after the other: spread by one multiplication, they need no better hash.
-#[derive(Debug, Default)]
-pub(super) struct Positions(u64);
-
-impl Hasher for Positions {
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|&byte| self.write_u64(byte.into()));
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
+pub(super) type Claims = FxHashMap<u64, Claim>;
 
 /// A message that the server has given us and that it has not heard the end of.
 #[derive(Debug)]

@@ -2,11 +2,15 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use memchr::memchr_iter;
 use outboard_core::{Message, Position, Time};
 
 use crate::jetstream::{
     naming::{DUE, ID, TYPE},
-    protocol::{frame::Incoming, headers},
+    protocol::{
+        frame::{Incoming, read_number},
+        headers,
+    },
 };
 
 /// What the subject of an acknowledgement tells of a delivery.
@@ -26,10 +30,10 @@ impl Origin {
     /// Reads `$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<…>.<time>.<pending>`, or the longer form with a
     /// domain and an account before the stream's name.
     pub(super) fn read(subject: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(subject).ok()?.strip_prefix("$JS.ACK.")?;
-        let is_long = text.bytes().filter(|&byte| byte == b'.').count() >= 8;
-        let mut words = text.split('.').skip(if is_long { 4 } else { 2 });
-        let mut number = || words.next()?.parse::<u64>().ok();
+        let text = subject.strip_prefix(b"$JS.ACK.")?;
+        let is_long = memchr_iter(b'.', text).count() >= 8;
+        let mut words = text.split(|&byte| byte == b'.').skip(if is_long { 4 } else { 2 });
+        let mut number = || read_number(words.next()?);
         let (delivered, sequence, _, stored, pending) =
             (number()?, number()?, number()?, number()?, number()?);
         Some(Self { delivered, sequence, stored_ns: i64::try_from(stored).ok()?, pending })

@@ -166,7 +166,7 @@ impl Consumer for JetStreamConsumer {
     fn settle(&self, settlement: Settlement) -> Ticket {
         let shared = &*self.shared;
         let mut state = shared.lock();
-        let ticket = state.settle(settlement.tag, settlement.verdict, shared.clock.now());
+        let ticket = state.settle(settlement.tag, settlement.verdict, &*shared.clock);
         if state.tickets.durable() == ticket {
             shared.tell_durable(&state);
         }

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use outboard_core::{
-    Delivery, Health, Kind, PortError, Time, Verdict,
+    Clock, Delivery, Health, Kind, PortError, Time, Verdict,
     consumer::{Flow, Tag, Ticket},
     queue::Prefetch,
 };
@@ -266,7 +266,7 @@ impl State {
     }
 
     /// What became of a delivery. A claim that nobody has any more is ignored.
-    pub(super) fn settle(&mut self, tag: Tag, verdict: Verdict, now: Time) -> Ticket {
+    pub(super) fn settle(&mut self, tag: Tag, verdict: Verdict, clock: &dyn Clock) -> Ticket {
         let ticket = self.tickets.issue();
         let handed = self.unsettled();
         let claim = self.claims.get_mut(&tag.number).filter(|_| tag.epoch == self.epoch);
@@ -282,14 +282,17 @@ impl State {
             Verdict::Return => Err(Answer::Later(Duration::ZERO)),
             Verdict::Snooze { delay } => Err(Answer::Later(delay)),
             Verdict::RetryAfter { delay, reason } => {
-                let record =
-                    Record::after(claim.record.as_deref(), claim.origin.stored_ns, &reason, now + delay);
+                let due = clock.now() + delay;
+                let record = Record::after(claim.record.as_deref(), claim.origin.stored_ns, &reason, due);
                 Ok(Storing::Attempt(record))
             }
             Verdict::Dead { reason } => Ok(Storing::Letter { reason }),
         };
         match storing {
-            Err(answer) => self.answer(tag.number, ticket, answer),
+            Err(answer) => {
+                claim.stage = Stage::Answering { ticket, answer, is_written: false };
+                self.answers.push(tag.number);
+            }
             Ok(what) => {
                 claim.stage = Stage::Storing { ticket, what: Arc::new(what) };
                 self.todo.push(tag.number);

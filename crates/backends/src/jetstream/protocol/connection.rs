@@ -3,13 +3,14 @@
 //! A connection lives once. What happens after its end is the business of who opened it.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use bytes::BytesMut;
 use outboard_core::{Kind, PortError};
+use rustc_hash::FxHashMap;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::{Notify, oneshot, watch},
@@ -64,7 +65,7 @@ struct Out {
 struct Subscriptions {
     /// The last number that was given to a subscription or an inbox.
     last: u64,
-    sinks: HashMap<u64, Arc<dyn Sink>>,
+    sinks: FxHashMap<u64, Arc<dyn Sink>>,
 }
 
 /// Takes what comes on a subscription. Called by the connection's reader, which it must not hold up.
@@ -92,7 +93,7 @@ impl Connection {
             heartbeat,
             out: Mutex::default(),
             flush: Notify::new(),
-            subscriptions: Mutex::new(Subscriptions { last: REPLIES_SID, sinks: HashMap::new() }),
+            subscriptions: Mutex::new(Subscriptions { last: REPLIES_SID, sinks: FxHashMap::default() }),
             replies: Arc::default(),
             forbidden: Mutex::default(),
             ended: watch::Sender::new(None),

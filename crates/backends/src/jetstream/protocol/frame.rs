@@ -1,6 +1,7 @@
 //! What a server sends, and how what we send is written.
 
 use bytes::{Bytes, BytesMut};
+use memchr::{memchr, memchr_iter};
 use outboard_core::{Kind, PortError};
 
 /// The longest line before its CR LF; a server's INFO is the longest one by far.
@@ -68,7 +69,7 @@ impl Incoming {
 impl Frame {
     /// Takes one frame from what was read; nothing while it is not complete. An error is not to be survived.
     pub(crate) fn read(buffer: &mut BytesMut) -> Result<Option<Self>, PortError> {
-        let Some(end) = buffer.iter().take(MAX_LINE).position(|&byte| byte == b'\n') else {
+        let Some(end) = memchr(b'\n', &buffer[..buffer.len().min(MAX_LINE)]) else {
             if buffer.len() >= MAX_LINE {
                 return Err(corrupt("a line without an end"));
             }
@@ -93,14 +94,17 @@ impl Frame {
 
     fn read_message(buffer: &mut BytesMut, end: usize) -> Result<Option<Self>, PortError> {
         let bad = || corrupt("a message that cannot be read");
-        let line = std::str::from_utf8(&buffer[..end]).map_err(|_| bad())?.trim_end();
-        let has_headers = line.starts_with('H');
+        let line = buffer[..end].trim_ascii_end();
+        let has_headers = line.starts_with(b"H");
         let mut parts = [(0_u32, 0_u32); 6];
         let mut count = 0;
-        for word in line.split(' ').filter(|word| !word.is_empty()) {
-            let from = word.as_ptr() as usize - line.as_ptr() as usize;
-            *parts.get_mut(count).ok_or_else(bad)? = (from as u32, (from + word.len()) as u32);
-            count += 1;
+        let mut from = 0;
+        for to in memchr_iter(b' ', line).chain([line.len()]) {
+            if to > from {
+                *parts.get_mut(count).ok_or_else(bad)? = (from as u32, to as u32);
+                count += 1;
+            }
+            from = to + 1;
         }
         let lengths = if has_headers { 2 } else { 1 };
         let has_reply = match count.checked_sub(lengths) {
@@ -108,8 +112,9 @@ impl Frame {
             Some(4) => true,
             _ => return Err(bad()),
         };
-        let number =
-            |(from, to): (u32, u32)| line[from as usize..to as usize].parse::<u64>().map_err(|_| bad());
+        let part = |(from, to): (u32, u32)| &line[from as usize..to as usize];
+        let number = |word| read_number(part(word)).ok_or_else(bad);
+        std::str::from_utf8(part(parts[1])).map_err(|_| bad())?;
         let sid = number(parts[2])?;
         let total = number(parts[count - 1])? as usize;
         let head = if has_headers { number(parts[count - 2])? as usize } else { 0 };
@@ -179,6 +184,17 @@ pub(crate) fn put_number(out: &mut BytesMut, mut number: u64) {
     out.extend_from_slice(&digits[at..]);
 }
 
+/// A number of decimal digits.
+pub(crate) fn read_number(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |number, &digit| match digit {
+        b'0'..=b'9' => number.checked_mul(10)?.checked_add(u64::from(digit - b'0')),
+        _ => None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,6 +240,18 @@ mod tests {
         for bad in ["HTTP/1.1 400 Bad\r\n", "MSG a\r\n", "MSG a b c d e f g\r\n", "HMSG a 1 9 5\r\nhello\r\n"]
         {
             assert!(Frame::read(&mut BytesMut::from(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_read_as_they_are_written() {
+        for number in [0, 7, 10, u64::MAX] {
+            let mut out = BytesMut::new();
+            put_number(&mut out, number);
+            assert_eq!(read_number(&out), Some(number));
+        }
+        for bad in ["", "-1", "+1", "1 ", "a", "18446744073709551616"] {
+            assert_eq!(read_number(bad.as_bytes()), None, "{bad}");
         }
     }
 

@@ -1,11 +1,9 @@
 //! Requests that wait for their answers on one connection.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use outboard_core::{Kind, PortError};
+use rustc_hash::FxHashMap;
 use tokio::{
     sync::oneshot,
     time::{Instant, timeout_at},
@@ -22,7 +20,7 @@ pub(super) struct Replies {
 #[derive(Debug, Default)]
 struct Waiting {
     last: u64,
-    by_number: HashMap<u64, oneshot::Sender<Incoming>>,
+    by_number: FxHashMap<u64, oneshot::Sender<Incoming>>,
     is_closed: bool,
 }
 

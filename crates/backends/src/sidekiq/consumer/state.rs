@@ -1,7 +1,7 @@
 //! What a consumer has in hand, and every decision about it.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -11,6 +11,7 @@ use outboard_core::{
     consumer::{Flow, Tag, Ticket},
     queue::Prefetch,
 };
+use rustc_hash::FxHashMap;
 
 use crate::sidekiq::job::Job;
 
@@ -104,7 +105,7 @@ pub(super) struct State {
     phase: Phase,
     /// The number of the next claim.
     number: u64,
-    claims: HashMap<u64, Claim>,
+    claims: FxHashMap<u64, Claim>,
     /// Claims that were not delivered, and whether somebody may have had them before.
     ready: VecDeque<(u64, bool)>,
     delivered: usize,
@@ -134,7 +135,7 @@ impl State {
             asked: ASKED_AT_FIRST,
             phase: Phase::Running,
             number: 1,
-            claims: HashMap::new(),
+            claims: FxHashMap::default(),
             ready: VecDeque::new(),
             delivered: 0,
             pending: VecDeque::new(),
