@@ -344,17 +344,17 @@ impl Workers {
         }
     }
 
-    /// What a worker was is not known any more: it may have had an intake.
+    /// What a worker was is not known any more: it may have had an intake. That comes first, so that the worker shows it
+    /// when only half was done.
     async fn set_absent(&self, name: &str, reason: Option<Arc<str>>) -> Result<(), PortError> {
-        self.ledger.pause(name.into(), reason.clone()).await?;
         let intake = intake::name_of(name);
-        if self.get(&intake).is_some() {
-            return Ok(());
+        if self.get(&intake).is_none() {
+            match self.ledger.pause(intake, reason.clone()).await {
+                Err(error) if error.kind == Kind::NotFound => {}
+                set => set?,
+            }
         }
-        match self.ledger.pause(intake, reason).await {
-            Err(error) if error.kind == Kind::NotFound => Ok(()),
-            set => set,
-        }
+        self.ledger.pause(name.into(), reason).await
     }
 
     /// Stops all workers at once: nothing new begins, what runs may finish until the deadline, the rest is given back

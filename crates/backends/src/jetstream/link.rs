@@ -39,16 +39,32 @@ struct Shared {
 struct Full {
     stream: Arc<str>,
     error: PortError,
-    /// Nobody knows whether it still is, from then on.
-    until: Instant,
+    since: Instant,
+    /// It has taken something after it refused something.
+    has_taken: bool,
 }
 
-/// How long a stream is called full after it said so, unless it takes something.
+/// How long a stream is called full after it last said so; nobody knows whether it still is, from then on.
 const CALLED_FULL: Duration = Duration::from_secs(10);
+
+/// The same if it has taken something since: one that is consumed takes one message for each that is acknowledged.
+const CALLED_FULL_AND_TAKES: Duration = Duration::from_secs(1);
+
+impl Full {
+    fn until(&self) -> Instant {
+        self.since + if self.has_taken { CALLED_FULL_AND_TAKES } else { CALLED_FULL }
+    }
+}
 
 impl Link {
     /// Begins to connect, on the current tokio runtime.
     pub(crate) fn open(target: Target, clock: Arc<dyn Clock>, heartbeat: Duration) -> Self {
+        let link = Self::new(target, clock, heartbeat);
+        tokio::spawn(link.clone().keep());
+        link
+    }
+
+    fn new(target: Target, clock: Arc<dyn Clock>, heartbeat: Duration) -> Self {
         let health = Recovery::begin(clock.now()).health();
         let shared = Arc::new(Shared {
             target,
@@ -61,9 +77,7 @@ impl Link {
             closed: CancellationToken::new(),
             consumers: TaskTracker::new(),
         });
-        let link = Self { shared };
-        tokio::spawn(link.clone().keep());
-        link
+        Self { shared }
     }
 
     pub(crate) fn target(&self) -> &Target {
@@ -108,8 +122,8 @@ impl Link {
 
     /// A stream has refused a publication, because there is no room.
     pub(crate) fn is_full(&self, stream: &Arc<str>, error: &PortError) {
-        let until = Instant::now() + CALLED_FULL;
-        let full = Full { stream: stream.clone(), error: error.clone(), until };
+        let full =
+            Full { stream: stream.clone(), error: error.clone(), since: Instant::now(), has_taken: false };
         let before = self.shared.full.send_replace(Some(full));
         if before.is_none_or(|before| before.error.message != error.message) {
             tracing::warn!(server = %self.shared.target, %stream, "a publication was refused: {error}");
@@ -119,9 +133,13 @@ impl Link {
     /// A stream has taken a publication.
     pub(crate) fn has_room(&self, stream: &Arc<str>) {
         // Nearly always there is nothing to change, and who only looks holds nobody up.
-        if self.shared.full.borrow().as_ref().is_some_and(|full| full.stream == *stream) {
-            self.shared.full.send_replace(None);
-            tracing::info!(server = %self.shared.target, %stream, "there is room again");
+        let is_news = |full: &Full| full.stream == *stream && !full.has_taken;
+        if self.shared.full.borrow().as_ref().is_some_and(is_news) {
+            self.shared.full.send_modify(|full| {
+                if let Some(full) = full.as_mut().filter(|full| is_news(full)) {
+                    full.has_taken = true;
+                }
+            });
         }
     }
 
@@ -199,7 +217,7 @@ impl Shared {
         let mut full = self.full.subscribe();
         loop {
             let now = full.borrow_and_update().clone();
-            let until = now.as_ref().map(|full| full.until);
+            let until = now.as_ref().map(Full::until);
             self.health.send_if_modified(|health| {
                 let is_news = match (&*health, &now) {
                     (Health::Ready, None) => false,
@@ -218,12 +236,55 @@ impl Shared {
             tokio::select! {
                 why = ended.wait_for(Option::is_some) => return why.ok().and_then(|why| why.clone()),
                 _ = full.changed() => {}
-                () = forgotten => drop(self.full.send_replace(None)),
+                () = forgotten => self.is_not_full_any_more(),
             }
+        }
+    }
+
+    fn is_not_full_any_more(&self) {
+        // It may have said it once more at this moment.
+        let mut over = None;
+        self.full.send_if_modified(|full| {
+            over = full.take_if(|full| full.until() <= Instant::now());
+            over.is_some()
+        });
+        if let Some(Full { stream, has_taken: true, .. }) = over {
+            tracing::info!(server = %self.target, %stream, "there is room again");
         }
     }
 }
 
 fn closed() -> PortError {
     PortError::new(Kind::Closed, "the port is closed")
+}
+
+#[cfg(test)]
+mod tests {
+    use outboard_core::time::system_clock;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_stream_that_is_consumed_is_called_full_once() {
+        let target = "nats://127.0.0.1:1".parse().unwrap();
+        let link = Link::new(target, system_clock(), Duration::from_secs(5));
+        let (_ended, ends) = watch::channel(None);
+        let shared = link.shared.clone();
+        tokio::spawn(async move { shared.until_ended(ends).await });
+        let mut health = link.health();
+        let (stream, error) = (Arc::from("orders"), PortError::new(Kind::Full, "no room"));
+        link.is_full(&stream, &error);
+        health.wait_for(|health| matches!(health, Health::Refusing(_))).await.unwrap();
+        health.borrow_and_update();
+        for _ in 0..20 {
+            link.has_room(&stream);
+            tokio::time::advance(CALLED_FULL_AND_TAKES / 2).await;
+            link.is_full(&stream, &error);
+        }
+        assert!(matches!(*health.borrow(), Health::Refusing(_)) && !health.has_changed().unwrap());
+        let taken = Instant::now();
+        link.has_room(&stream);
+        health.wait_for(Health::is_ready).await.unwrap();
+        assert!(taken.elapsed() <= 2 * CALLED_FULL_AND_TAKES, "{:?}", taken.elapsed());
+    }
 }
