@@ -37,7 +37,9 @@ impl From<Outcome> for Handled {
 
 /// Handles messages of any type: the seam under typed workers and forward workers.
 ///
-/// The runtime bounds the time of the future and catches its panics; dropping it cancels the attempt.
+/// The runtime bounds the time of the future and catches its panics; dropping it cancels the attempt. Neither the call nor
+/// the future may hold the thread for long: others wait for it, and no timeout ends it. Work that computes or blocks
+/// belongs into [`tokio::task::spawn_blocking`].
 pub trait Handler: Send + Sync + fmt::Debug + 'static {
     /// Begins an attempt.
     fn handle(&self, attempt: Attempt) -> BoxFuture<Handled>;

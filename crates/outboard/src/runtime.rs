@@ -47,7 +47,7 @@ use crate::{
     policy::Policy,
 };
 
-/// At most so many reports of attempts are looked at before the loop looks at everything else.
+/// At most so many reports, each of an attempt or a group, are looked at before the loop looks at everything else.
 const REPORTS_AT_ONCE: usize = 256;
 
 /// What a [`WorkerHandle`] asks of its worker's loop.

@@ -1,8 +1,8 @@
 //! What runs an attempt: a task of its own, or one that it shares.
 //!
 //! A task for each attempt costs more than a quick handler does. So attempts are begun in groups, as many in one task
-//! as its handlers' quickness allows ([`GroupSize`](super::groups::GroupSize)): each is polled once, in order, and one
-//! that has to wait, or would have to wait for one before it, gets a task of its own then.
+//! as its handlers' quickness allows ([`GroupSize`](super::groups::GroupSize)): each is polled once, in order, and the
+//! first that has to wait, or takes long, ends the group. It goes on in a task of its own; those behind it are begun anew.
 
 use std::{
     future::poll_fn,
@@ -24,7 +24,8 @@ use outboard_core::{
 };
 use tokio::{
     sync::mpsc,
-    time::{Instant, timeout_at},
+    task::coop,
+    time::{Instant, timeout},
 };
 
 use super::{
@@ -47,13 +48,8 @@ pub(super) struct Lane {
 pub(super) enum Report {
     /// An attempt has ended.
     Ended(Ended),
-    /// A group was begun.
-    Group {
-        ended: Vec<Ended>,
-        /// Those that go on in tasks of their own, by their slots.
-        waiting: Vec<(usize, Waiting)>,
-        took: Took,
-    },
+    /// A group has ended, as far as it came.
+    Group(Group),
 }
 
 /// An attempt has ended.
@@ -64,17 +60,29 @@ pub(super) struct Ended {
     pub(super) took: Duration,
 }
 
-/// An attempt of a group that did not end at once.
-pub(super) enum Waiting {
-    Begun(Begun),
-    /// It has not begun.
-    Attempt(Attempt),
+/// What came of a group.
+pub(super) struct Group {
+    pub(super) ended: Vec<Ended>,
+    /// The one that waits for something, and goes on in a task of its own.
+    pub(super) begun: Option<(usize, Begun)>,
+    /// The slots of those that were not begun, in their order.
+    pub(super) unbegun: Vec<usize>,
+    pub(super) took: Took,
 }
 
 /// An attempt whose handler waits for something.
 pub(super) struct Begun {
-    handling: BoxFuture<Handled>,
+    /// There until it goes on.
+    handling: Option<BoxFuture<Handled>>,
     since: Instant,
+}
+
+impl Drop for Begun {
+    /// A future that panics when it is dropped ends nothing but itself.
+    fn drop(&mut self) {
+        let handling = self.handling.take();
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(handling)));
+    }
 }
 
 /// One attempt, in a task of its own.
@@ -86,49 +94,48 @@ pub(super) async fn run_alone(lane: Arc<Lane>, attempt: Attempt, limit: Duration
 }
 
 /// The rest of an attempt that was begun in a group.
-pub(super) async fn go_on(lane: Arc<Lane>, Begun { handling, since }: Begun, limit: Duration, slot: usize) {
-    finish(&lane, handling, since, limit, slot).await;
-}
-
-/// Attempts one after the other, as far as they do not wait.
-pub(super) async fn run_group(lane: Arc<Lane>, mut attempts: Vec<(usize, Attempt)>) {
-    let group = poll_fn(|context| Poll::Ready(begin_all(&lane, mem::take(&mut attempts), context)));
-    if let Some(group) = group.await {
-        tell(&lane, group);
+pub(super) async fn go_on(lane: Arc<Lane>, mut begun: Begun, limit: Duration, slot: usize) {
+    if let Some(handling) = begun.handling.take() {
+        finish(&lane, handling, begun.since, limit, slot).await;
     }
 }
 
-/// Begins a group. Nothing is to be told when it is over.
-fn begin_all(
-    lane: &Lane,
-    attempts: Vec<(usize, Attempt)>,
-    context: &mut task::Context<'_>,
-) -> Option<Report> {
-    let count = attempts.len();
-    let (mut ended, mut waiting) = (Vec::with_capacity(count), Vec::new());
+/// Attempts one after the other, until one of them waits.
+pub(super) async fn run_group(lane: Arc<Lane>, mut attempts: Vec<(usize, Attempt)>) {
+    let group = poll_fn(|context| Poll::Ready(begin_all(&lane, mem::take(&mut attempts), context)));
+    if let Some(group) = group.await {
+        tell(&lane, Report::Group(group));
+    }
+}
+
+/// Begins a group. Nothing is to be told when the worker or the simulated process has ended.
+fn begin_all(lane: &Lane, attempts: Vec<(usize, Attempt)>, context: &mut task::Context<'_>) -> Option<Group> {
+    let (mut ended, mut begun) = (Vec::with_capacity(attempts.len()), None);
+    let mut attempts = attempts.into_iter();
     let began = Instant::now();
     let mut now = began;
-    for (slot, attempt) in attempts {
+    // Nobody stands behind one that takes long all of a sudden, and nobody is to wait only because others before it have
+    // used up what a task may do at a time.
+    while begun.is_none() && now - began < HOLDS_UP && coop::has_budget_remaining() {
+        // What else the worker's end changes, it hands over by other means.
         if lane.is_over.load(Ordering::Relaxed) {
             return None;
         }
-        if now - began >= HOLDS_UP {
-            // Somebody takes long all of a sudden: the rest need not stand behind him.
-            waiting.push((slot, Waiting::Attempt(attempt)));
-            continue;
-        }
+        let Some((slot, attempt)) = attempts.next() else { break };
         let since = now;
-        match begin(lane, attempt, since, context)? {
-            First::Waits(begun) => waiting.push((slot, Waiting::Begun(begun))),
+        let first = begin(lane, attempt, since, context)?;
+        now = Instant::now();
+        match first {
+            First::Waits(waits) => begun = Some((slot, waits)),
             First::Ending(ending) => {
-                now = Instant::now();
                 lane.faults.reach(Point::HandlerEnds).ok()?;
                 ended.push(Ended { slot, ending, took: now - since });
             }
         }
     }
-    let took = Took { attempts: count, waiting: waiting.len(), time: now - began };
-    Some(Report::Group { ended, waiting, took })
+    let waits = begun.is_some();
+    let took = Took { attempts: ended.len() + usize::from(waits), waits, time: now - began };
+    Some(Group { ended, begun, unbegun: attempts.map(|(slot, _)| slot).collect(), took })
 }
 
 /// What came of an attempt's first moment.
@@ -146,7 +153,7 @@ fn begin(lane: &Lane, attempt: Attempt, since: Instant, context: &mut task::Cont
         let mut handling = lane.handler.handle(attempt);
         match handling.poll_unpin(context) {
             Poll::Ready(handled) => First::Ending(Ending::Handled(handled)),
-            Poll::Pending => First::Waits(Begun { handling, since }),
+            Poll::Pending => First::Waits(Begun { handling: Some(handling), since }),
         }
     }));
     match first {
@@ -166,7 +173,7 @@ async fn finish(
 ) {
     // A panic of dropping the future at the timeout happens inside of this block, too.
     let guarded = AssertUnwindSafe(async {
-        match timeout_at(since + limit, handling).await {
+        match timeout(limit.saturating_sub(since.elapsed()), handling).await {
             Ok(handled) => Ending::Handled(handled),
             Err(_elapsed) => Ending::TimedOut(limit),
         }
@@ -223,7 +230,7 @@ mod tests {
     fn slots(
         handle: impl Fn(usize) -> BoxFuture<Handled> + Send + Sync + 'static,
     ) -> (Slots, mpsc::Receiver<Report>) {
-        let (reports, received) = mpsc::channel(8);
+        let (reports, received) = mpsc::channel(256);
         let lane = Lane {
             worker: "orders".into(),
             handler: Arc::new(ByNumber(AtomicUsize::new(0), handle)),
@@ -257,60 +264,126 @@ mod tests {
         Box::pin(std::future::ready(Ok(Done).into()))
     }
 
+    async fn group(reports: &mut mpsc::Receiver<Report>) -> Group {
+        let Some(Report::Group(group)) = reports.recv().await else { panic!("a group") };
+        group
+    }
+
+    async fn end(reports: &mut mpsc::Receiver<Report>) -> Ended {
+        let Some(Report::Ended(ended)) = reports.recv().await else { panic!("an end") };
+        ended
+    }
+
+    fn ended_slots(group: &Group) -> Vec<usize> {
+        group.ended.iter().map(|ended| ended.slot).collect()
+    }
+
+    fn compute(time: Duration) {
+        let began = std::time::Instant::now();
+        while began.elapsed() < time {}
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn one_of_a_group_that_waits_or_panics_holds_nobody_up() {
+    async fn a_panic_ends_one_attempt_of_a_group_and_a_wait_the_group() {
         let go = Arc::new(Notify::new());
         let gate = go.clone();
         let (mut slots, mut reports) = slots(move |number| match number {
             0 => panic!("at once"),
-            1 => {
+            2 => {
                 let gate = gate.clone();
                 Box::pin(async move {
                     gate.notified().await;
                     panic!("later")
                 })
             }
-            2 => Box::pin(std::future::pending()),
             _ => done(),
         });
         slots.start_group(deliveries(5));
-        let Some(Report::Group { ended, waiting, took }) = reports.recv().await else { panic!("a group") };
+        let group = group(&mut reports).await;
         let panicked = |ending: &Ending| matches!(ending, Ending::Panicked(text) if !text.is_empty());
-        assert_eq!(ended.iter().map(|ended| ended.slot).collect::<Vec<_>>(), [0, 3, 4]);
-        assert!(panicked(&ended[0].ending) && matches!(ended[1].ending, Ending::Handled(_)));
-        assert_eq!((took.attempts, took.waiting), (5, 2));
-        for ended in ended {
-            assert!(slots.take(ended.slot).is_some());
-        }
-        slots.group_begun(waiting, LIMIT, took);
-        assert_eq!(slots.running(), 2);
+        assert!(panicked(&group.ended[0].ending) && matches!(group.ended[1].ending, Ending::Handled(_)));
+        assert_eq!((ended_slots(&group), group.unbegun), (vec![0, 1], vec![3, 4]));
+        assert_eq!((group.took.attempts, group.took.waits), (3, true));
+        let (slot, begun) = group.begun.unwrap();
+        slots.go_on(slot, begun, LIMIT);
         go.notify_one();
-        let Some(Report::Ended(first)) = reports.recv().await else { panic!("an end") };
-        assert!(first.slot == 1 && panicked(&first.ending));
-        let Some(Report::Ended(second)) = reports.recv().await else { panic!("an end") };
-        assert!(second.slot == 2 && matches!(second.ending, Ending::TimedOut(LIMIT)));
-    }
-
-    #[tokio::test]
-    async fn nobody_waits_for_one_that_takes_long_all_of_a_sudden() {
-        let (mut slots, mut reports) = slots(|number| {
-            let began = std::time::Instant::now();
-            while number == 1 && began.elapsed() < HOLDS_UP {}
-            done()
-        });
-        slots.start_group(deliveries(4));
-        let Some(Report::Group { ended, waiting, took }) = reports.recv().await else { panic!("a group") };
-        assert_eq!(ended.iter().map(|ended| ended.slot).collect::<Vec<_>>(), [0, 1]);
-        assert_eq!(waiting.iter().map(|(slot, _)| *slot).collect::<Vec<_>>(), [2, 3]);
-        slots.group_begun(waiting, LIMIT, took);
-        assert_eq!(slots.group_size(), 1);
-        for slot in [2, 3] {
-            assert!(matches!(reports.recv().await, Some(Report::Ended(ended)) if ended.slot == slot));
-        }
+        let last = end(&mut reports).await;
+        assert!(last.slot == 2 && panicked(&last.ending));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_aborted_begins_nothing_more_and_drops_what_waits() {
+    async fn what_waits_for_ever_runs_out_of_its_time() {
+        for limit in [LIMIT, Duration::MAX] {
+            let (mut slots, mut reports) = slots(|number| match number {
+                0 => Box::pin(std::future::pending()),
+                _ => done(),
+            });
+            slots.start_group(deliveries(1));
+            let (slot, begun) = group(&mut reports).await.begun.unwrap();
+            slots.go_on(slot, begun, limit);
+            slots.start(deliveries(1).next().unwrap(), limit, false);
+            assert!(matches!(end(&mut reports).await.ending, Ending::Handled(_)));
+            if limit == LIMIT {
+                assert!(matches!(end(&mut reports).await.ending, Ending::TimedOut(LIMIT)));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_stands_behind_one_that_takes_long_all_of_a_sudden() {
+        for waits in [false, true] {
+            let (mut slots, mut reports) = slots(move |number| {
+                if number == 1 {
+                    compute(HOLDS_UP);
+                }
+                if waits && number == 1 { Box::pin(std::future::pending()) } else { done() }
+            });
+            slots.start_group(deliveries(4));
+            let group = group(&mut reports).await;
+            assert_eq!((ended_slots(&group)[0], &group.unbegun), (0, &vec![2, 3]));
+            assert!(group.took.time >= HOLDS_UP && group.took.waits == waits);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_task_may_do_at_a_time_ends_a_group_and_makes_nobody_wait() {
+        let permits = Arc::new(tokio::sync::Semaphore::new(1_000));
+        let (mut slots, mut reports) = slots(move |_| {
+            let permits = permits.clone();
+            Box::pin(async move {
+                let _permit = permits.acquire().await;
+                Ok(Done).into()
+            })
+        });
+        slots.start_group(deliveries(200));
+        let group = group(&mut reports).await;
+        assert!(group.begun.is_none() && !group.unbegun.is_empty());
+        assert_eq!(group.ended.len() + group.unbegun.len(), 200);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_panics_when_it_is_dropped_ends_nothing_else() {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("dropped");
+            }
+        }
+        let (mut slots, mut reports) = slots(|_| {
+            let bomb = Bomb;
+            Box::pin(async move {
+                let _bomb = bomb;
+                std::future::pending().await
+            })
+        });
+        slots.start_group(deliveries(1));
+        let dropped = group(&mut reports).await;
+        assert!(dropped.begun.is_some());
+        drop(dropped);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_aborted_begins_nothing_more() {
         let shared: Arc<Mutex<Option<Slots>>> = Arc::default();
         let (begun, of) = (Arc::new(AtomicUsize::new(0)), shared.clone());
         let counted = begun.clone();
@@ -320,7 +393,7 @@ mod tests {
                 // As the worker's loop does it, on another thread.
                 assert_eq!(of.lock().unwrap().take().unwrap().abort_all().len(), 4);
             }
-            Box::pin(std::future::pending())
+            done()
         });
         shared.lock().unwrap().insert(running).start_group(deliveries(4));
         assert!(reports.recv().await.is_none(), "nothing is told, and everything has ended");

@@ -17,10 +17,11 @@ pub(super) const HOLDS_UP: Duration = Duration::from_millis(1);
 /// What a group took.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Took {
+    /// How many were begun.
     pub(super) attempts: usize,
-    /// How many did not end at once.
-    pub(super) waiting: usize,
-    /// How long those did that ended.
+    /// Whether the last of them waits for something.
+    pub(super) waits: bool,
+    /// How long they held the thread.
     pub(super) time: Duration,
 }
 
@@ -42,7 +43,7 @@ impl GroupSize {
 
     /// Learns from a group. One that was smaller than it might have been says nothing of a larger one.
     pub(super) fn saw(&mut self, took: Took) {
-        if took.waiting > 0 || took.time >= HOLDS_UP {
+        if took.waits || took.time >= HOLDS_UP {
             self.0 = 1;
         } else if took.time > LONG {
             self.0 = (self.0 / 2).max(1);
@@ -56,27 +57,27 @@ impl GroupSize {
 mod tests {
     use super::*;
 
-    fn after(size: usize, waiting: usize, time: Duration) -> usize {
+    fn after(size: usize, waits: bool, time: Duration) -> usize {
         let mut group_size = GroupSize(size);
-        group_size.saw(Took { attempts: size, waiting, time });
+        group_size.saw(Took { attempts: size, waits, time });
         group_size.now()
     }
 
     #[test]
     fn groups_grow_little_by_little_while_they_are_quick() {
-        assert_eq!((after(1, 0, Duration::ZERO), after(80, 0, Duration::ZERO)), (2, 90));
-        assert_eq!(after(MOST, 0, Duration::ZERO), MOST);
+        assert_eq!((after(1, false, Duration::ZERO), after(80, false, Duration::ZERO)), (2, 90));
+        assert_eq!(after(MOST, false, Duration::ZERO), MOST);
         let mut group_size = GroupSize(5);
-        group_size.saw(Took { attempts: 1, waiting: 0, time: Duration::ZERO });
+        group_size.saw(Took { attempts: 1, waits: false, time: Duration::ZERO });
         assert_eq!(group_size.now(), 5, "one message says nothing of five");
     }
 
     #[test]
     fn what_takes_long_or_waits_runs_alone() {
-        assert_eq!(after(20, 0, Duration::from_micros(70)), 20);
-        assert_eq!(after(20, 0, Duration::from_micros(200)), 10);
-        assert_eq!(after(1, 0, Duration::from_micros(200)), 1);
-        assert_eq!(after(20, 0, Duration::from_millis(1)), 1);
-        assert_eq!(after(20, 1, Duration::ZERO), 1);
+        assert_eq!(after(20, false, Duration::from_micros(70)), 20);
+        assert_eq!(after(20, false, Duration::from_micros(200)), 10);
+        assert_eq!(after(1, false, Duration::from_micros(200)), 1);
+        assert_eq!(after(20, false, Duration::from_millis(1)), 1);
+        assert_eq!(after(20, true, Duration::ZERO), 1);
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{
     Runtime,
-    attempts::{Ended, Report},
+    attempts::{Ended, Group, Report},
     info::count,
     slots::Running,
     verdict::{Ending, Failed, Meaning, charge, meaning, retry},
@@ -28,11 +28,29 @@ impl Runtime {
                     self.slots.one_ended(ended.took);
                     self.finish(now, ended);
                 }
-                Report::Group { ended, waiting, took } => {
-                    self.slots.group_begun(waiting, self.policy.timeout, took);
-                    ended.into_iter().for_each(|ended| self.finish(now, ended));
-                }
+                Report::Group(group) => self.take_group(now, group),
             }
+        }
+    }
+
+    fn take_group(&mut self, now: Instant, Group { ended, begun, unbegun, took }: Group) {
+        self.slots.group_ended(took);
+        if let Some((slot, begun)) = begun {
+            self.slots.go_on(slot, begun, self.policy.timeout);
+        }
+        ended.into_iter().for_each(|ended| self.finish(now, ended));
+        // Only now: what has ended may have paused the worker, or opened an outage.
+        let is_open = self.outage.as_ref().is_some_and(|outage| outage.is_open());
+        for slot in unbegun.into_iter().rev() {
+            let Some(Running { delivery, .. }) = self.slots.take(slot) else { continue };
+            if is_open {
+                self.tell(now, Event::Fetched(delivery));
+            } else {
+                self.hand.push_front(delivery);
+            }
+        }
+        if self.is_paused {
+            self.return_unbegun();
         }
     }
 

@@ -9,7 +9,7 @@ use outboard_core::Delivery;
 use tokio::task::JoinHandle;
 
 use super::{
-    attempts::{Lane, Waiting, go_on, run_alone, run_group},
+    attempts::{Begun, Lane, go_on, run_alone, run_group},
     groups::{GroupSize, Took},
     info::RunningPositions,
 };
@@ -54,7 +54,7 @@ impl Slots {
         self.aborted_with(slot, task);
     }
 
-    /// Begins attempts in one task, so that several groups use several cores.
+    /// Begins attempts in one task, which ends at the first that waits.
     pub(super) fn start_group(&mut self, deliveries: impl Iterator<Item = Delivery>) {
         let attempts: Vec<_> = deliveries.map(|delivery| self.occupy(delivery, false)).collect();
         let Some(&(first, _)) = attempts.first() else { return };
@@ -85,25 +85,20 @@ impl Slots {
         }
     }
 
-    /// A group was begun: those of it that wait go on in tasks of their own.
-    pub(super) fn group_begun(&mut self, waiting: Vec<(usize, Waiting)>, limit: Duration, took: Took) {
+    /// An attempt that was begun in a group goes on in a task of its own.
+    pub(super) fn go_on(&mut self, slot: usize, begun: Begun, limit: Duration) {
+        let task = tokio::spawn(go_on(self.lane.clone(), begun, limit, slot));
+        self.aborted_with(slot, task);
+    }
+
+    /// What a group took.
+    pub(super) fn group_ended(&mut self, took: Took) {
         self.group_size.saw(took);
-        for (slot, waiting) in waiting {
-            // One that was aborted meanwhile has no slot any more.
-            if self.slots.get(slot).is_some_and(Option::is_some) {
-                let lane = self.lane.clone();
-                let task = match waiting {
-                    Waiting::Begun(begun) => tokio::spawn(go_on(lane, begun, limit, slot)),
-                    Waiting::Attempt(attempt) => tokio::spawn(run_alone(lane, attempt, limit, slot)),
-                };
-                self.aborted_with(slot, task);
-            }
-        }
     }
 
     /// An attempt has ended that had a task of its own.
     pub(super) fn one_ended(&mut self, took: Duration) {
-        self.group_size.saw(Took { attempts: 1, waiting: 0, time: took });
+        self.group_size.saw(Took { attempts: 1, waits: false, time: took });
     }
 
     /// Frees the slot of an attempt that has ended.

@@ -168,3 +168,41 @@ async fn dropping_the_workers_drops_their_attempts() {
     pass(10 * SECOND).await;
     assert_eq!(seen.attempts().len(), 2);
 }
+
+#[tokio::test]
+async fn nothing_begins_after_a_pause_that_a_handler_asks_for() {
+    const BAD: u64 = 2_020;
+    let world = World::new().await;
+    let (seen, paused) = (Seen::default(), Arc::new(std::sync::OnceLock::<WorkerHandle>::new()));
+    let (late, of, handle) = (Arc::new(AtomicUsize::new(0)), seen.clone(), paused.clone());
+    let counted = late.clone();
+    let handler = Scripted(move |attempt: Attempt| {
+        let is_paused = |handle: &WorkerHandle| matches!(handle.state(), WorkerState::Paused { .. });
+        counted.fetch_add(usize::from(handle.get().is_some_and(is_paused)), Ordering::SeqCst);
+        drop(of.begin(&attempt));
+        let is_bad = attempt.message.id.0 == BAD;
+        let began = std::time::Instant::now();
+        while is_bad && began.elapsed() < 5 * MS {}
+        async move { if is_bad { Err(Failure::Pause("410 Gone".into())) } else { Ok(Done) } }
+    });
+    let policy = Policy { concurrency: 100, ..Policy::default() };
+    let handle = world.start(policy, handler).await;
+    paused.set(handle.clone()).ok();
+    for _ in 0..3 {
+        world.append(1_000).await;
+    }
+    until(&handle, |info| matches!(info.state, WorkerState::Paused { .. })).await;
+    handle.drain(Instant::now() + SECOND).await.unwrap();
+    assert!(seen.attempts().iter().any(|(at, _)| *at == BAD));
+    assert_eq!(late.load(Ordering::SeqCst), 0, "attempts began although the worker was paused");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_may_be_as_long_as_one_likes() {
+    let world = World::new().await;
+    world.append(3).await;
+    let policy = Policy { timeout: Duration::MAX, ..Policy::default() };
+    let handle = world.start(policy, Scripted(|_| async { Ok(Done) })).await;
+    let info = until_handled(&handle, 3).await;
+    assert_eq!(info.counters.panicked, 0);
+}
