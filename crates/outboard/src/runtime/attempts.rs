@@ -5,6 +5,7 @@
 //! first that has to wait, or takes long, ends the group. It goes on in a task of its own; those behind it are begun anew.
 
 use std::{
+    any::Any,
     future::poll_fn,
     mem,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -117,7 +118,7 @@ fn begin_all(lane: &Lane, attempts: Vec<(usize, Attempt)>, context: &mut task::C
     // Nobody stands behind one that takes long all of a sudden, and nobody is to wait only because others before it have
     // used up what a task may do at a time.
     while begun.is_none() && now - began < HOLDS_UP && coop::has_budget_remaining() {
-        // What else the worker's end changes, it hands over by other means.
+        // A hint is enough: whoever ends the worker takes no report of this task any more.
         if lane.is_over.load(Ordering::Relaxed) {
             return None;
         }
@@ -134,8 +135,10 @@ fn begin_all(lane: &Lane, attempts: Vec<(usize, Attempt)>, context: &mut task::C
         }
     }
     let waits = begun.is_some();
-    let took = Took { attempts: ended.len() + usize::from(waits), waits, time: now - began };
-    Some(Group { ended, begun, unbegun: attempts.map(|(slot, _)| slot).collect(), took })
+    let unbegun: Vec<usize> = attempts.map(|(slot, _)| slot).collect();
+    let attempts = ended.len() + usize::from(waits);
+    let took = Took { attempts, waits, is_cut: !unbegun.is_empty(), time: now - began };
+    Some(Group { ended, begun, unbegun, took })
 }
 
 /// What came of an attempt's first moment.
@@ -158,8 +161,7 @@ fn begin(lane: &Lane, attempt: Attempt, since: Instant, context: &mut task::Cont
     }));
     match first {
         Ok(first) => Some(first),
-        Err(_) if is_planted(Bug::PanicEndsWorker) => None,
-        Err(payload) => Some(First::Ending(Ending::Panicked(panic_text(&*payload)))),
+        Err(payload) => panicked(&*payload).map(First::Ending),
     }
 }
 
@@ -178,15 +180,16 @@ async fn finish(
             Err(_elapsed) => Ending::TimedOut(limit),
         }
     });
-    let ending = match guarded.catch_unwind().await {
-        Ok(ending) => ending,
-        Err(_) if is_planted(Bug::PanicEndsWorker) => return,
-        Err(payload) => Ending::Panicked(panic_text(&*payload)),
-    };
+    let ending = guarded.catch_unwind().await.map_or_else(|payload| panicked(&*payload), Some);
+    let Some(ending) = ending else { return };
     let took = since.elapsed();
     if lane.faults.reach(Point::HandlerEnds).is_ok() {
         tell(lane, Report::Ended(Ended { slot, ending, took }));
     }
+}
+
+fn panicked(payload: &(dyn Any + Send)) -> Option<Ending> {
+    (!is_planted(Bug::PanicEndsWorker)).then(|| Ending::Panicked(panic_text(payload)))
 }
 
 fn tell(lane: &Lane, report: Report) {

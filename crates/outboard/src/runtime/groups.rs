@@ -21,8 +21,17 @@ pub(super) struct Took {
     pub(super) attempts: usize,
     /// Whether the last of them waits for something.
     pub(super) waits: bool,
+    /// Whether it ended before all of it were begun.
+    pub(super) is_cut: bool,
     /// How long they held the thread.
     pub(super) time: Duration,
+}
+
+impl Took {
+    /// An attempt in a task of its own.
+    pub(super) fn alone(time: Duration) -> Self {
+        Self { attempts: 1, waits: false, is_cut: false, time }
+    }
 }
 
 /// How many attempts are begun in one task: one at first; an eighth more for every group that was quick; one again as
@@ -47,6 +56,9 @@ impl GroupSize {
             self.0 = 1;
         } else if took.time > LONG {
             self.0 = (self.0 / 2).max(1);
+        } else if took.is_cut {
+            // They did as much as a task may do at a time: what is handed back is work done twice.
+            self.0 = took.attempts.max(1);
         } else if took.time < QUICK && took.attempts >= self.0 {
             self.0 = (self.0 + (self.0 / 8).max(1)).min(MOST);
         }
@@ -59,7 +71,7 @@ mod tests {
 
     fn after(size: usize, waits: bool, time: Duration) -> usize {
         let mut group_size = GroupSize(size);
-        group_size.saw(Took { attempts: size, waits, time });
+        group_size.saw(Took { attempts: size, waits, is_cut: false, time });
         group_size.now()
     }
 
@@ -68,8 +80,11 @@ mod tests {
         assert_eq!((after(1, false, Duration::ZERO), after(80, false, Duration::ZERO)), (2, 90));
         assert_eq!(after(MOST, false, Duration::ZERO), MOST);
         let mut group_size = GroupSize(5);
-        group_size.saw(Took { attempts: 1, waits: false, time: Duration::ZERO });
+        group_size.saw(Took::alone(Duration::ZERO));
         assert_eq!(group_size.now(), 5, "one message says nothing of five");
+        group_size = GroupSize(200);
+        group_size.saw(Took { attempts: 64, waits: false, is_cut: true, time: Duration::ZERO });
+        assert_eq!(group_size.now(), 64, "more do not fit");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::{
     Runtime,
     attempts::{Ended, Group, Report},
+    groups::Took,
     info::count,
     slots::Running,
     verdict::{Ending, Failed, Meaning, charge, meaning, retry},
@@ -25,7 +26,7 @@ impl Runtime {
         for report in reports.drain(..) {
             match report {
                 Report::Ended(ended) => {
-                    self.slots.one_ended(ended.took);
+                    self.slots.saw(Took::alone(ended.took));
                     self.finish(now, ended);
                 }
                 Report::Group(group) => self.take_group(now, group),
@@ -34,7 +35,7 @@ impl Runtime {
     }
 
     fn take_group(&mut self, now: Instant, Group { ended, begun, unbegun, took }: Group) {
-        self.slots.group_ended(took);
+        self.slots.saw(took);
         if let Some((slot, begun)) = begun {
             self.slots.go_on(slot, begun, self.policy.timeout);
         }

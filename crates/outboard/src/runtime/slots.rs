@@ -91,14 +91,9 @@ impl Slots {
         self.aborted_with(slot, task);
     }
 
-    /// What a group took.
-    pub(super) fn group_ended(&mut self, took: Took) {
+    /// Learns from what a group took, or one in a task of its own.
+    pub(super) fn saw(&mut self, took: Took) {
         self.group_size.saw(took);
-    }
-
-    /// An attempt has ended that had a task of its own.
-    pub(super) fn one_ended(&mut self, took: Duration) {
-        self.group_size.saw(Took { attempts: 1, waits: false, time: took });
     }
 
     /// Frees the slot of an attempt that has ended.

@@ -289,10 +289,7 @@ impl State {
             Verdict::Dead { reason } => Ok(Storing::Letter { reason }),
         };
         match storing {
-            Err(answer) => {
-                claim.stage = Stage::Answering { ticket, answer, is_written: false };
-                self.answers.push(tag.number);
-            }
+            Err(answer) => self.answer(tag.number, ticket, answer),
             Ok(what) => {
                 claim.stage = Stage::Storing { ticket, what: Arc::new(what) };
                 self.todo.push(tag.number);

@@ -191,7 +191,9 @@ async fn nothing_begins_after_a_pause_that_a_handler_asks_for() {
     for _ in 0..3 {
         world.append(1_000).await;
     }
-    until(&handle, |info| matches!(info.state, WorkerState::Paused { .. })).await;
+    let is_given_back =
+        |info: &WorkerInfo| matches!(info.state, WorkerState::Paused { .. }) && info.consumer.unsettled == 0;
+    tokio::time::timeout(10 * SECOND, until(&handle, is_given_back)).await.unwrap();
     handle.drain(Instant::now() + SECOND).await.unwrap();
     assert!(seen.attempts().iter().any(|(at, _)| *at == BAD));
     assert_eq!(late.load(Ordering::SeqCst), 0, "attempts began although the worker was paused");
