@@ -30,6 +30,15 @@ impl RabbitMq {
 
     /// Starts one with more lines in its `rabbitmq.conf`.
     pub fn configured(lines: &str) -> Result<Self> {
+        Self::launch(lines, "")
+    }
+
+    /// Starts one with more arguments for the Erlang that it runs on.
+    pub fn with_erlang_arguments(arguments: &str) -> Result<Self> {
+        Self::launch("", arguments)
+    }
+
+    fn launch(lines: &str, erlang_arguments: &str) -> Result<Self> {
         let [port, distribution, names] = free_ports();
         let held = Held::start("Server startup complete", |directory| {
             let path = |name: &str| directory.join(name).display().to_string();
@@ -44,6 +53,7 @@ impl RabbitMq {
                 ("ERL_EPMD_PORT", names.to_string()),
                 ("ERL_EPMD_ADDRESS", "127.0.0.1".to_owned()),
                 ("RABBITMQ_SERVER_START_ARGS", "-start_epmd false".to_owned()),
+                ("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", erlang_arguments.to_owned()),
                 ("RABBITMQ_MNESIA_BASE", path("mnesia")),
                 ("RABBITMQ_LOG_BASE", path("log")),
                 ("RABBITMQ_LOGS", "-".to_owned()),
