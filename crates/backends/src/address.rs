@@ -57,6 +57,10 @@ pub struct OpenOptions {
 /// A broker's queues, not connected yet: it is connected, and recovered, by itself. Needs a tokio runtime.
 ///
 /// Errors: `Invalid` for a URL that cannot be read.
+#[cfg_attr(
+    not(all(feature = "rabbitmq", any(feature = "sidekiq", feature = "jetstream"))),
+    expect(unused_variables, reason = "RabbitMQ alone has options, and it alone has no use for the clock")
+)]
 pub fn open(url: &str, options: OpenOptions, clock: Arc<dyn Clock>) -> Result<Arc<dyn Queue>, PortError> {
     match parse(url)? {
         #[cfg(feature = "rabbitmq")]

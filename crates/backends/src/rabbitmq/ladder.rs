@@ -19,7 +19,10 @@ use tokio::{
 };
 
 use super::{
-    codec::table::{Table, Value},
+    codec::{
+        frame::FRAME_OVERHEAD,
+        table::{Table, Value},
+    },
     connection::Connection,
     handshake::FRAME_MAX,
     topology,
@@ -43,6 +46,13 @@ const YOUNG: Duration = Duration::from_secs(4);
 
 /// So many queues are remembered as declared. Beyond that, they are declared again.
 const REMEMBERED: usize = 4_096;
+
+/// What a header's frame holds besides the properties: itself, and the class, weight and length of the message.
+const BESIDE: usize = FRAME_OVERHEAD + 12;
+
+/// Left for what the broker writes into the headers on the way back (`x-death` and its kin): some names of queues and
+/// exchanges, of at most 255 bytes each.
+const FOR_THE_BROKER: usize = 2 << 10;
 
 /// How long declaring may take.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -113,9 +123,11 @@ impl Ladder {
         }
     }
 
-    /// The largest frame that can be published; the usual one without a connection.
-    pub(crate) fn frame_max(&self) -> usize {
-        self.link.borrow().as_ref().map_or(FRAME_MAX as usize, Connection::frame_max)
+    /// So many bytes of properties fit the broker's frame; the usual one without a connection. They cannot be cut in two,
+    /// and the broker ends the connection of everybody on it for a frame that is too large.
+    pub(crate) fn room(&self) -> usize {
+        let frame_max = self.link.borrow().as_ref().map_or(FRAME_MAX as usize, Connection::frame_max);
+        frame_max.saturating_sub(BESIDE + FOR_THE_BROKER)
     }
 
     fn is_quorum(&self, queue: &QueueName) -> bool {

@@ -28,8 +28,12 @@ use super::{
 /// The largest payload that is published.
 pub(crate) const MAX_PAYLOAD: usize = 16 << 20;
 
-/// So many bytes of headers fit the broker's frame beside everything else.
-const MAX_HEADERS: usize = 64 << 10;
+/// The most bytes that a message's properties have besides its headers' names and values: the lengths of id and type, each at
+/// most 255 bytes, the time, the mode, the flags and the length of the headers.
+const BESIDE_HEADERS: usize = 2 * 256 + 8 + 1 + 2 + 4;
+
+/// So many bytes a header has besides its name and its value: the length of each, and the value's type.
+const BESIDE_HEADER: usize = 1 + 1 + 4;
 
 /// How long looking for an exchange may take.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -105,7 +109,7 @@ pub(crate) async fn publication(
     let id = message.id.clone().unwrap_or_else(|| format!("{:024x}", fastrand::u128(..) >> 32).into());
     let now = SystemClock.now();
     let properties = Properties {
-        headers: headers(&message)?,
+        headers: headers(&message, ladder.room())?,
         message_id: Some(short("an id", id.clone())?),
         timestamp: u64::try_from(now.as_millis() / 1_000).ok(),
         kind: Some(short("a type", message.kind.clone())?),
@@ -128,13 +132,18 @@ pub(crate) async fn publication(
     Ok((id, Publication { exchange, key, properties, body: message.payload }))
 }
 
-fn headers(message: &Outgoing) -> Result<Option<Table>, PortError> {
+/// The headers, unless they and the other properties have more bytes than there is room for.
+fn headers(message: &Outgoing, room: usize) -> Result<Option<Table>, PortError> {
+    let room = room.saturating_sub(BESIDE_HEADERS);
     let mut bytes = 0;
     let mut headers = BTreeMap::new();
     for (name, value) in message.headers.iter() {
-        bytes += name.len() + value.len();
-        if bytes > MAX_HEADERS {
-            let text = format!("the headers of a message have at most {MAX_HEADERS} bytes");
+        bytes += BESIDE_HEADER + name.len() + value.len();
+        if bytes > room {
+            let text = format!(
+                "the headers of a message have at most {room} bytes here, with {BESIDE_HEADER} for each: the broker takes \
+                 them in one frame (`frame_max`); put what is large into the payload"
+            );
             return Err(PortError::new(Kind::Invalid, text));
         }
         short("a header's name", name)?;

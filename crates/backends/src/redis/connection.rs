@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use outboard_core::{Kind, PortError};
 use redis::{
-    AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, PushInfo, PushKind, RedisResult, Script,
-    ScriptInvocation, Value, cmd,
+    AsyncConnectionConfig, Cmd, FromRedisValue, PushInfo, PushKind, RedisResult, Script, ScriptInvocation,
+    Value, cmd,
 };
 use tokio::{sync::watch, time::timeout};
 
@@ -77,6 +77,7 @@ impl Connection {
 
     /// Another connection of the same generation, for commands that wait so long at most: the end of one is the end of
     /// both.
+    #[cfg(feature = "sidekiq")]
     pub(crate) async fn another(&self, waiting: Duration) -> Result<Self, PortError> {
         self.check()?;
         let configuration = configuration().set_response_timeout(Some(waiting + ANSWER_WITHIN));
@@ -123,7 +124,11 @@ impl Connection {
     }
 
     /// Runs commands one after the other, without waiting in between; errors as of [`Connection::query`].
-    pub(crate) async fn pipeline<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, PortError> {
+    #[cfg(feature = "sidekiq")]
+    pub(crate) async fn pipeline<T: FromRedisValue>(
+        &self,
+        commands: &redis::Pipeline,
+    ) -> Result<T, PortError> {
         self.check()?;
         self.answer(commands.query_async(&mut self.inner.connection.clone()).await)
     }

@@ -223,7 +223,7 @@ impl Mover {
     /// As much of them as the broker's frame takes.
     fn fitting_properties(&self, message: &Move) -> Properties {
         let mut properties = self.properties(message);
-        let left_out = fitting::fit(&mut properties, self.ladder.frame_max());
+        let left_out = fitting::fit(&mut properties, self.ladder.room());
         if !left_out.is_empty() {
             tracing::warn!(
                 queue = &*self.spec.queue.name,

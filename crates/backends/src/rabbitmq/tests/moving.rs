@@ -1,8 +1,8 @@
 //! Messages that are moved, against a real broker.
 
 use outboard_core::{
-    Verdict,
-    queue::{Queue, QueueKind, QueueSpec},
+    Kind, Verdict,
+    queue::{Destination, Outgoing, Queue, QueueKind, QueueSpec},
 };
 
 use super::{
@@ -53,6 +53,30 @@ async fn a_message_whose_headers_fill_a_frame_is_tried_again_and_given_up_withou
     let letters = queues.dead("filled".into(), 10).await.unwrap();
     assert_eq!(letters.iter().map(|letter| letter.attempts).collect::<Vec<_>>(), [2, 2]);
     assert!(letters.iter().all(|letter| letter.reason.starts_with("ddd")), "{letters:?}");
+}
+
+/// Small headers have more bytes around them than in them. Without a bound on all of them, the broker would end the
+/// connection, and the message would be published again on the next, and so for ever.
+#[tokio::test]
+async fn headers_that_do_not_fit_a_frame_are_refused_before_the_broker_sees_them() {
+    let queues = queues(&shared().url());
+    queues.declare(QueueSpec::named("crammed")).await.unwrap();
+    let consumer = consumer(&queues, "crammed").await;
+    let (each, room) = ("n-00000".len() + 6, FRAME_MAX - FRAME_OVERHEAD - 12 - 2_048 - 527);
+    let crammed = |count: usize| {
+        let headers = (0..count).map(|number| (format!("n-{number:05}"), String::new())).collect();
+        let kind = "k".repeat(255);
+        let message = Outgoing::new(Destination::queue("crammed"), kind.as_str(), "{}");
+        Outgoing { headers, id: Some("i".repeat(255).into()), ..message }
+    };
+    let answers = queues.publish([room / each, room / each + 1].map(crammed).into()).await.unwrap();
+    assert!(answers[0].is_ok(), "{answers:?}");
+    let refusal = answers[1].as_ref().unwrap_err();
+    assert_eq!(refusal.kind, Kind::Invalid);
+    assert!(refusal.to_string().contains("frame_max"), "{refusal}");
+    let largest = one(&consumer).await;
+    assert_eq!((largest.message.headers.iter().count(), largest.tag.epoch), (room / each, 1));
+    settle(&consumer, largest.tag, Verdict::Done).await;
 }
 
 /// The specification says nothing of its kind, and a retry must not wait where less is safe.

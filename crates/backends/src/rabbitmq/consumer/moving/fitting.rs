@@ -1,5 +1,4 @@
-//! Headers that fit the broker's frame. A message's properties cannot be cut in two, and the broker ends the connection of
-//! everybody on it for a frame that is too large.
+//! Headers that fit the broker's frame.
 
 use std::collections::BTreeMap;
 
@@ -7,25 +6,16 @@ use bytes::BytesMut;
 
 use super::super::mapping::{DEAD_REASON, HISTORY, RETRY_COUNT, is_account};
 use crate::rabbitmq::codec::{
-    frame::FRAME_OVERHEAD,
     properties::Properties,
     table::{Table, Value},
 };
 
-/// What a header's frame holds besides the properties: itself, and the class, weight and length of the message.
-const BESIDE: usize = FRAME_OVERHEAD + 12;
-
-/// Left for what the broker writes into the headers on the way back (`x-death` and its kin): some names of queues and
-/// exchanges, of at most 255 bytes each.
-const FOR_THE_BROKER: usize = 2 << 10;
-
 /// So many bytes are kept of the reason of a dead letter, where there is no room for more.
 const LEAST_REASON: usize = 200;
 
-/// Makes properties fit a frame of this size. What matters least goes first: what earlier attempts said, then every account
+/// Makes properties fit so many bytes. What matters least goes first: what earlier attempts said, then every account
 /// but the count of attempts and the reason, and at last the message's own headers, the largest first. Their names.
-pub(super) fn fit(properties: &mut Properties, frame_max: usize) -> Vec<String> {
-    let room = frame_max.saturating_sub(BESIDE + FOR_THE_BROKER);
+pub(super) fn fit(properties: &mut Properties, room: usize) -> Vec<String> {
     if size(properties) <= room {
         return Vec::new();
     }
@@ -88,8 +78,7 @@ fn size(properties: &Properties) -> usize {
 mod tests {
     use super::*;
 
-    const FRAME_MAX: usize = 8_192;
-    const ROOM: usize = FRAME_MAX - BESIDE - FOR_THE_BROKER;
+    const ROOM: usize = 6_000;
 
     /// With an account, and own headers of these sizes.
     fn properties(own: &[usize]) -> Properties {
@@ -119,7 +108,7 @@ mod tests {
             (vec![ROOM, 3_000, ROOM], vec!["own-1", DEAD_REASON, RETRY_COUNT], vec!["own-2", "own-0"]),
         ] {
             let mut properties = properties(&own);
-            assert_eq!(fit(&mut properties, FRAME_MAX), left_out, "{own:?}");
+            assert_eq!(fit(&mut properties, ROOM), left_out, "{own:?}");
             assert!(size(&properties) <= ROOM, "{own:?}");
             assert_eq!(names(&properties), account, "{own:?}");
         }
