@@ -199,6 +199,31 @@ async fn nothing_begins_after_a_pause_that_a_handler_asks_for() {
     assert_eq!(late.load(Ordering::SeqCst), 0, "attempts began although the worker was paused");
 }
 
+/// One group holds all that may run: nobody else's end gives back what it has not begun.
+#[tokio::test(start_paused = true)]
+async fn what_a_group_has_not_begun_is_given_back_when_one_of_it_asks_for_a_pause() {
+    const AT_ONCE: usize = 8;
+    const QUICK: u64 = 480;
+    let world = World::new().await;
+    let handler = Scripted(|attempt: Attempt| async move {
+        match attempt.message.id.0 {
+            id if id == QUICK + 1 => Err(Failure::Pause("410 Gone".into())),
+            id if id == QUICK + 2 => std::future::pending().await,
+            _ => Ok(Done),
+        }
+    });
+    let policy = Policy { concurrency: AT_ONCE as u32, ..Policy::default() };
+    let handle = world.start(policy, handler).await;
+    for handled in (AT_ONCE as u64..=QUICK).step_by(AT_ONCE) {
+        world.append(AT_ONCE).await;
+        until_handled(&handle, handled).await;
+    }
+    world.append(AT_ONCE).await;
+    until(&handle, |info| matches!(info.state, WorkerState::Paused { .. })).await;
+    until(&handle, |info| info.consumer.unsettled == 1 && info.running.len() == 1).await;
+    assert_eq!(handle.info().counters.handled, QUICK);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_timeout_may_be_as_long_as_one_likes() {
     let world = World::new().await;
