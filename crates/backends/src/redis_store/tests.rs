@@ -8,7 +8,7 @@ use outboard_core::{
     lease::Leases,
     store::{Change, Store, When, Write, next_change},
 };
-use outboard_testkit::{Proxy, Redis, proxy::Mode};
+use outboard_testkit::{Certificates, Proxy, Redis, proxy::Mode};
 
 use super::{RedisStore, RedisStoreOptions};
 
@@ -117,6 +117,22 @@ async fn a_lease_is_not_held_any_more_when_the_server_has_gone_silent() {
     assert!(!held.is_held(), "it is somebody else's");
     soon(held.lost()).await;
     assert!(next.fence() > held.fence());
+}
+
+#[tokio::test]
+async fn keys_changes_and_leases_go_over_tls_with_a_ca_of_ones_own() {
+    let certificates = Certificates::usual();
+    let server = Redis::secured(&certificates, "server").unwrap();
+    let url = format!("rediss://localhost:{}/0?cacertfile={}", server.port(), certificates.path("ca.pem"));
+    let open = || RedisStore::open(&url, RedisStoreOptions::default()).unwrap();
+    let (store, other) = (Arc::new(open()), open());
+    let mut changes = store.watch("a".into()).await.unwrap();
+    other.write(vec![set("a", "one")]).await.unwrap().remove(0).unwrap();
+    assert_eq!(soon(next_change(&mut changes)).await, Some(Change::Key("a".into())));
+    assert_eq!(text(&store, "a").await.as_deref(), Some("one"));
+    let held =
+        soon(Leases::new(store, "near", Duration::from_secs(10)).acquire("lock")).await.unwrap().unwrap();
+    assert!(held.is_held());
 }
 
 #[tokio::test]
