@@ -19,7 +19,7 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    consumer::{DEAD_FOR, JobConsumer, MOST_DEAD},
+    consumer::{DEAD_FOR, JobConsumer, MOST_DEAD, Signs},
     job::MAX_PAYLOAD,
     keys, look, publish, schedule,
     url::{Address, Jobs, checked_name},
@@ -142,7 +142,7 @@ impl Queue for Sidekiq {
         Box::pin(async move {
             check(&spec.queue)?;
             self.queues.lock().unwrap_or_else(PoisonError::into_inner).insert(spec.queue.name.clone());
-            let consumer = JobConsumer::start(self.link.clone(), spec, self.clock.clone());
+            let consumer = JobConsumer::start(self.link.clone(), spec, self.clock.clone(), Signs::USUAL);
             let mut consumers = self.consumers.lock().unwrap_or_else(PoisonError::into_inner);
             consumers.retain(|consumer| consumer.strong_count() > 0);
             consumers.push(Arc::downgrade(&consumer));

@@ -89,13 +89,15 @@ end",
 /// A sign of life. Answers with the holders of this queue that have let go of what they have, or have not been seen for
 /// their time.
 ///
+/// A holder that is known needs no memory for it: one that lives is not taken for dead because others filled it.
+///
 /// Keys: alive, holders. Arguments: holder, milliseconds to live, what the names of such keys begin with, whether those
 /// that were not seen count.
 pub(super) static BEAT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
-redis.call('SADD', KEYS[2], ARGV[1])
-redis.call('SET', KEYS[1], '1', 'PX', ARGV[2])
+if redis.call('SISMEMBER', KEYS[2], ARGV[1]) == 0 then redis.call('SADD', KEYS[2], ARGV[1]) end
+if redis.call('PEXPIRE', KEYS[1], ARGV[2]) == 0 then redis.call('SET', KEYS[1], '1', 'PX', ARGV[2]) end
 local gone = {}
 for _, holder in ipairs(redis.call('SMEMBERS', KEYS[2])) do
   local seen = redis.call('GET', ARGV[3] .. holder)
@@ -115,7 +117,8 @@ if (redis.call('GET', KEYS[4]) or 'gone') ~= 'gone' then return {} end
 local number, most = tonumber(ARGV[2]), tonumber(ARGV[3])
 local taken = {}
 local old = redis.call('HKEYS', KEYS[2])
-table.sort(old, function(one, other) return tonumber(one) < tonumber(other) end)
+for index, name in ipairs(old) do old[index] = tonumber(name) end
+table.sort(old)
 for _, name in ipairs(old) do
   if #taken >= most then return taken end
   local job = redis.call('HGET', KEYS[2], name)

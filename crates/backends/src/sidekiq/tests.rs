@@ -18,6 +18,8 @@ use tokio::time::Instant;
 use super::{Sidekiq, job::due};
 use crate::redis::Link;
 
+mod gone;
+
 static SERVER: LazyLock<Redis> = LazyLock::new(|| Redis::start().unwrap());
 
 /// A port, and a way beside it.

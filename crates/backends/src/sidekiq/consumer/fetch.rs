@@ -1,6 +1,10 @@
 //! The task that has jobs come: in batches while there are some, and waiting within Redis while there are none.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{Arc, MutexGuard},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use outboard_core::PortError;
@@ -9,7 +13,7 @@ use tokio::time::timeout;
 
 use super::{
     Shared, alive,
-    state::{ALIVE_FOR, Reserved},
+    state::{Reserved, State},
 };
 use crate::{
     redis::Connection,
@@ -56,6 +60,11 @@ async fn fetch(shared: &Shared, connection: &Connection) -> Result<Infallible, P
     loop {
         let room = shared.room().await;
         shared.lock().waiting = Some(id);
+        // What others left comes before the queue: while there is a backlog, the queue leaves no room for it.
+        let room = room - shared.adopt(connection, room).await;
+        if room == 0 {
+            continue;
+        }
         let found = shared.batch(connection, room).await?;
         shared.lock().trouble = None;
         if found == 0 {
@@ -87,9 +96,10 @@ impl Shared {
         }
     }
 
-    /// Returns when no more jobs are wanted.
+    /// Returns when no job of the queue is wanted any more, or those that others have left are wanted first.
     async fn until_unwanted(&self) {
-        while self.lock().is_wanted() {
+        let is_wanted = |state: MutexGuard<'_, State>| state.is_wanted() && state.gone_holders.is_empty();
+        while is_wanted(self.lock()) {
             self.room.notified().await;
         }
     }
@@ -97,7 +107,7 @@ impl Shared {
     /// Takes up to so many jobs; how many there were.
     async fn batch(&self, connection: &Connection, room: usize) -> Result<usize, PortError> {
         let count = room.min(BATCH_JOBS);
-        let reserved = self.lock().reserve(count, connection.generation());
+        let reserved = self.lock().reserve(count, connection.generation(), false);
         let keys = &self.keys;
         let jobs: Vec<Vec<u8>> = connection
             .script(&scripts::FETCH, |script| {
@@ -107,13 +117,13 @@ impl Shared {
                     .key(&keys.arrivals)
                     .key(&keys.alive)
                     .key(&keys.holders);
-                script.arg(&keys.holder).arg(ALIVE_FOR.as_millis() as u64);
+                script.arg(&keys.holder).arg(self.signs.count_for.as_millis() as u64);
                 script.arg(reserved.first).arg(count).arg(BATCH_BYTES);
             })
             .await
             .inspect_err(|_| self.lock().failed(reserved))?;
         let found = jobs.len();
-        self.arrived(reserved, (reserved.first..).zip(jobs), false);
+        self.arrived(reserved, (reserved.first..).zip(jobs));
         Ok(found)
     }
 
@@ -159,23 +169,18 @@ impl Shared {
             }
             let found: Vec<Option<Vec<u8>>> = connection.query(&ask).await?;
             let found = numbers.zip(found).filter_map(|(number, job)| Some((number, job?)));
-            self.came(found, false);
+            self.came(found);
         }
         Ok(())
     }
 
     /// The answer for these numbers has come, with these jobs.
-    pub(super) fn arrived(
-        &self,
-        reserved: Reserved,
-        jobs: impl Iterator<Item = (u64, Vec<u8>)>,
-        redelivered: bool,
-    ) {
-        self.came(jobs, redelivered);
+    pub(super) fn arrived(&self, reserved: Reserved, jobs: impl Iterator<Item = (u64, Vec<u8>)>) {
+        self.came(jobs);
         self.lock().answered(reserved);
     }
 
-    fn came(&self, jobs: impl Iterator<Item = (u64, Vec<u8>)>, redelivered: bool) {
+    fn came(&self, jobs: impl Iterator<Item = (u64, Vec<u8>)>) {
         let now = self.clock.now();
         let queue = &self.spec.queue.name;
         // Read before the lock is taken: nobody waits for it.
@@ -195,7 +200,7 @@ impl Shared {
                 tracing::warn!(%error, queue = &**queue, "a job that nobody can read is dead");
                 raw
             });
-            state.arrived(number, job, redelivered, now);
+            state.arrived(number, job, now);
         }
         drop(state);
         self.arrived.notify_one();

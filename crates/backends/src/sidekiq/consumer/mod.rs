@@ -1,10 +1,11 @@
 //! One consumer of one queue: claims in Redis, deliveries to the runtime, settlements back.
 //!
-//! Three tasks: one fetches, one settles, one gives signs of life and takes over what others left behind. All that they
-//! decide is decided in [`State`], under one lock.
+//! Three tasks: one fetches, first what others left behind; one settles; one gives signs of life and finds out who is
+//! gone. All that they decide is decided in [`State`], under one lock.
 
 mod state;
 
+mod adopt;
 mod alive;
 mod fetch;
 mod settle;
@@ -27,6 +28,7 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
+pub(super) use self::alive::Signs;
 use self::state::State;
 use super::{keys, scripts};
 use crate::redis::{Connection, Link};
@@ -51,11 +53,12 @@ struct Shared {
     link: Link,
     spec: ConsumeSpec,
     keys: Keys,
+    signs: Signs,
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
     /// Wakes `next`: deliveries, or the end.
     arrived: Notify,
-    /// Wakes the fetching task: room, or another flow.
+    /// Wakes the fetching task: room, another flow, or holders that are gone.
     room: Notify,
     /// Wakes the settling task.
     flush: Notify,
@@ -76,7 +79,7 @@ struct Keys {
 
 impl JobConsumer {
     /// Begins to consume, as soon as there is a connection; returns at once.
-    pub(super) fn start(link: Link, spec: ConsumeSpec, clock: Arc<dyn Clock>) -> Arc<Self> {
+    pub(super) fn start(link: Link, spec: ConsumeSpec, clock: Arc<dyn Clock>, signs: Signs) -> Arc<Self> {
         let queue = &spec.queue.name;
         let holder = format!("{:016x}", fastrand::u64(..));
         let keys = Keys {
@@ -90,8 +93,19 @@ impl JobConsumer {
         let state = Mutex::new(State::new(spec.prefetch, clock.now()));
         let (arrived, room, flush, settled) = (Notify::new(), Notify::new(), Notify::new(), Notify::new());
         let durable = watch::Sender::new(0);
-        let shared =
-            Arc::new(Shared { link, spec, keys, clock, state, arrived, room, flush, settled, durable });
+        let shared = Arc::new(Shared {
+            link,
+            spec,
+            keys,
+            signs,
+            clock,
+            state,
+            arrived,
+            room,
+            flush,
+            settled,
+            durable,
+        });
         let tasks = [
             AbortOnDropHandle::new(tokio::spawn(fetch::run(shared.clone()))),
             AbortOnDropHandle::new(tokio::spawn(settle::run(shared.clone()))),

@@ -3,7 +3,6 @@
 use std::{
     collections::{HashSet, VecDeque},
     sync::Arc,
-    time::Duration,
 };
 
 use outboard_core::{
@@ -66,6 +65,8 @@ pub(super) struct Reserved {
     pub(super) count: usize,
     /// The connection over which they were asked for.
     generation: u64,
+    /// Whether somebody may have had those jobs before.
+    redelivered: bool,
     looks: u32,
     is_lost: bool,
 }
@@ -111,6 +112,10 @@ pub(super) struct State {
     delivered: usize,
     pending: VecDeque<Sent>,
     reserved: Vec<Reserved>,
+    /// Holders that are gone, and may have left jobs.
+    pub(super) gone_holders: Vec<String>,
+    /// The one of them that was told of last.
+    pub(super) adopted_from: Option<String>,
     /// Those that are being looked for, once for each look.
     looked_for: Vec<Reserved>,
     /// Numbers among both of jobs that came and are settled for good: an answer that was given before may still tell of them.
@@ -140,6 +145,8 @@ impl State {
             delivered: 0,
             pending: VecDeque::new(),
             reserved: Vec::new(),
+            gone_holders: Vec::new(),
+            adopted_from: None,
             looked_for: Vec::new(),
             gone: HashSet::new(),
             is_fetching: false,
@@ -179,10 +186,10 @@ impl State {
         .max(1)
     }
 
-    /// Gives numbers for so many jobs that are asked for over this connection.
-    pub(super) fn reserve(&mut self, count: usize, generation: u64) -> Reserved {
-        let reserved =
-            Reserved { first: self.number, count, generation, looks: LOOKS_FOR_LOST, is_lost: false };
+    /// Gives numbers for so many jobs that are asked for over this connection; whether somebody may have had them before.
+    pub(super) fn reserve(&mut self, count: usize, generation: u64, redelivered: bool) -> Reserved {
+        let (first, looks) = (self.number, LOOKS_FOR_LOST);
+        let reserved = Reserved { first, count, generation, redelivered, looks, is_lost: false };
         self.number += count as u64;
         self.reserved.push(reserved);
         reserved
@@ -221,9 +228,13 @@ impl State {
         self.forget_gone();
     }
 
-    /// Whether an answer may still tell of this number.
+    /// What this number was given for, while an answer may still tell of it.
+    fn reserved_for(&self, number: u64) -> Option<&Reserved> {
+        self.reserved.iter().chain(&self.looked_for).find(|reserved| reserved.contains(number))
+    }
+
     fn may_be_told(&self, number: u64) -> bool {
-        self.reserved.iter().chain(&self.looked_for).any(|reserved| reserved.contains(number))
+        self.reserved_for(number).is_some()
     }
 
     fn forget_gone(&mut self) {
@@ -239,13 +250,7 @@ impl State {
     }
 
     /// A job is in hand.
-    pub(super) fn arrived(
-        &mut self,
-        number: u64,
-        job: Result<Job, bytes::Bytes>,
-        redelivered: bool,
-        now: Time,
-    ) {
+    pub(super) fn arrived(&mut self, number: u64, job: Result<Job, bytes::Bytes>, now: Time) {
         // It was looked for, and the answer came all the same.
         if self.claims.contains_key(&number) || self.gone.contains(&number) {
             return;
@@ -259,7 +264,9 @@ impl State {
                         "a job has neither a jid nor a job_id: its effects may happen more than once"
                     );
                 }
-                let redelivered = redelivered || job.is_returned;
+                // Also when it was looked for, because the answer was lost.
+                let redelivered =
+                    job.is_returned || self.reserved_for(number).is_some_and(|reserved| reserved.redelivered);
                 self.claims.insert(number, Claim { job: Some(job), stage: Stage::Ready });
                 self.ready.push_back((number, redelivered));
                 if !self.is_wanted() {
@@ -415,9 +422,6 @@ impl State {
     }
 }
 
-/// How long a holder is taken for alive after its last sign.
-pub(super) const ALIVE_FOR: Duration = Duration::from_secs(12);
-
 #[cfg(test)]
 mod tests {
     use outboard_core::queue::Identify;
@@ -433,23 +437,36 @@ mod tests {
     fn an_answer_from_before_a_job_was_settled_brings_it_no_second_time() {
         let now = Time::from_millis(1_000);
         let mut state = State::new(Prefetch::Fixed(10), now);
-        let reserved = state.reserve(2, 1);
+        let reserved = state.reserve(2, 1, false);
         // Over the next connection two look for it at the same time, and Redis answers both.
         let looks = [state.lost(2), state.lost(2)];
         assert_eq!(looks[0].len(), 1);
-        state.arrived(reserved.first, job(now), false, now);
+        state.arrived(reserved.first, job(now), now);
         let (deliveries, _) = state.take(10, now).unwrap();
         let done = Settlement { tag: deliveries[0].tag, verdict: Verdict::Done, effects: None };
         state.settle(done, now);
         let words = state.words(10);
         state.said(&words, now);
         state.looked(&looks[0]);
-        state.arrived(reserved.first, job(now), false, now);
+        state.arrived(reserved.first, job(now), now);
         assert!(state.take(10, now).unwrap().0.is_empty(), "it was settled");
-        state.arrived(reserved.first + 1, job(now), false, now);
+        state.arrived(reserved.first + 1, job(now), now);
         assert_eq!(state.take(10, now).unwrap().0.len(), 1, "the other one was not");
         state.looked(&looks[1]);
         state.answered(reserved);
         assert!(state.gone.is_empty(), "nothing is kept for ever");
+    }
+    #[test]
+    fn what_was_taken_over_is_redelivered_also_when_the_answer_was_lost() {
+        let now = Time::from_millis(1_000);
+        let mut state = State::new(Prefetch::Fixed(10), now);
+        let adopted = state.reserve(1, 1, true);
+        let fetched = state.reserve(1, 1, false);
+        assert_eq!(state.lost(2).len(), 2);
+        state.arrived(adopted.first, job(now), now);
+        state.arrived(fetched.first, job(now), now);
+        let (deliveries, _) = state.take(10, now).unwrap();
+        assert!(deliveries[0].redelivered, "somebody had it, and may have done it");
+        assert!(!deliveries[1].redelivered, "nobody had it");
     }
 }
