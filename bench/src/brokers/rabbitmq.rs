@@ -50,7 +50,7 @@ const PUBLISHING: &str =
 ///
 /// As installed (Erlang 25), a classic queue with some ten thousand messages goes through all of them again for about each
 /// thousand that it delivers, as traces of its collections show. That is more than half the time that quick clients are
-/// given, and makes all of them equally slow; so most is measured without it, and the rest as installed.
+/// given, and makes all of them equally slow. So everything is measured twice: with this, and as installed.
 const ERLANG: &str = "+hmbs 16777216";
 
 /// The programs of other languages that are here.
@@ -68,17 +68,13 @@ pub(crate) fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     };
     let version = version_of("rabbitmqctl", "version").unwrap_or_else(|| "?".to_owned());
     let programs = programs(settings, report)?;
-    let field = Field::open(&broker, format!("RabbitMQ {version} {ERLANG}"), &programs, settings)?;
-    for (contest, mut ground) in field.contests() {
-        contest.run(&mut ground, settings, report)?;
-    }
-    shares(&field.workshop, settings, report)?;
-    drop((field, broker));
-    let broker = outboard_testkit::RabbitMq::start()?;
-    let field = Field::open(&broker, format!("RabbitMQ {version} as installed"), &programs, settings)?;
-    // Its collections bound us and not pika, which is slower than they are.
-    let (contest, mut ground) = field.classic(Target::None);
-    contest.run(&mut ground, settings, report)
+    let name = |how: &str| format!("RabbitMQ {version} {how}");
+    Field::open(&broker, name(ERLANG), Target::RatioAtLeast(4.0), &programs, settings)?
+        .run(settings, report)?;
+    drop(broker);
+    // The broker's collections bound us here and not pika, which is slower than they are.
+    let (broker, of_pika) = (outboard_testkit::RabbitMq::start()?, Target::None);
+    Field::open(&broker, name("as installed"), of_pika, &programs, settings)?.run(settings, report)
 }
 
 fn programs(settings: &Settings, report: &Report) -> Result<Programs> {
@@ -102,6 +98,8 @@ struct Field<'a> {
     /// The broker, as rows call it.
     name: String,
     url: String,
+    /// What our ratio to pika should be on it.
+    of_pika: Target,
     programs: &'a Programs,
 }
 
@@ -112,6 +110,7 @@ impl<'a> Field<'a> {
     fn open(
         broker: &outboard_testkit::RabbitMq,
         name: String,
+        of_pika: Target,
         programs: &'a Programs,
         settings: &Settings,
     ) -> Result<Self> {
@@ -120,14 +119,21 @@ impl<'a> Field<'a> {
         let workshop = Workshop::open(&settings.directory(&format!("rabbitmq-{}", broker.port()))?, || {
             Ok(Arc::new(RabbitMq::new(target, Options::default())))
         })?;
-        Ok(Self { workshop, name, url, programs })
+        Ok(Self { workshop, name, url, of_pika, programs })
+    }
+
+    fn run(&self, settings: &Settings, report: &mut Report) -> Result<()> {
+        for (contest, mut ground) in self.contests() {
+            contest.run(&mut ground, settings, report)?;
+        }
+        self.shares(settings, report)
     }
 
     /// Everything that is measured against somebody.
     fn contests(&self) -> Vec<(Contest, Queues)> {
         let each = |prefetch: u32, least| vec![self.go_consumer(prefetch, 1, least)];
         vec![
-            self.classic(Target::RatioAtLeast(4.0)),
+            self.classic(),
             self.consuming("quorum, prefetch 250", QueueKind::Quorum, PREFETCH, each(PREFETCH, 1.2)),
             self.consuming("classic, prefetch 1", QueueKind::Classic, 1, each(1, 1.0)),
             self.publishing("classic, confirms", QueueKind::Classic),
@@ -135,12 +141,12 @@ impl<'a> Field<'a> {
         ]
     }
 
-    fn classic(&self, of_pika: Target) -> (Contest, Queues) {
+    fn classic(&self) -> (Contest, Queues) {
         let numbers = [PREFETCH as usize];
         let peers = vec![
             self.go_consumer(PREFETCH, 1, 1.5),
             self.go_consumer(PREFETCH, 50, 1.1),
-            self.peer(&self.programs.python, "ack each", None, &numbers, of_pika),
+            self.peer(&self.programs.python, "ack each", None, &numbers, self.of_pika),
             self.peer(&self.programs.node, "ack each", None, &numbers, Target::None),
         ];
         self.consuming("classic, prefetch 250", QueueKind::Classic, PREFETCH, peers)
@@ -158,6 +164,25 @@ impl<'a> Field<'a> {
         let go = self.peer(&self.programs.go, "window 1,000", Some("publish"), &numbers, target);
         let contest = self.contest(what, PUBLISHING, Box::new(own), vec![go]);
         (contest, Queues::new(&self.workshop, kind, Purpose::Publish))
+    }
+
+    /// How equally two of our workers share a queue.
+    fn shares(&self, settings: &Settings, report: &mut Report) -> Result<()> {
+        let messages = ((settings.slice.as_secs_f64() * 20_000.0) as usize).max(2_000);
+        let mut ground = Queues::new(&self.workshop, QueueKind::Classic, Purpose::Consume);
+        let mut differ = Samples::default();
+        for _ in 0..settings.slices {
+            let name = ground.prepare(messages)?;
+            let queue = queue(&name, QueueKind::Classic);
+            let handled = self.workshop.consume(queue, messages, consuming(PREFETCH, 2))?;
+            let (least, most) = (handled.shares.iter().min(), handled.shares.iter().max());
+            let (least, most) = (least.copied().unwrap_or(0) as f64, most.copied().unwrap_or(0) as f64);
+            differ.push(100.0 * (most - least) / most);
+            ground.inspect(&name, messages)?;
+        }
+        let what = format!("{}, two workers: shares differ by", self.name);
+        let row = Row::new(what, Unit::Percent, differ).target(Target::AtMost(UNEQUAL_PERCENT));
+        Ok(report.row(row.note("prefetch 250 each, on one classic queue; from their start on"))?)
     }
 
     fn contest(&self, what: &str, note: &str, own: Box<dyn Contender>, peers: Vec<Peer>) -> Contest {
@@ -281,22 +306,4 @@ impl Contender for OwnPublisher {
     fn run(&mut self, name: &str, messages: usize) -> Result<Duration> {
         self.workshop.publish(name, messages, PUBLISHERS, &Orders::of_kind(KIND))
     }
-}
-
-/// How equally two of our workers share a queue.
-fn shares(workshop: &Workshop, settings: &Settings, report: &mut Report) -> Result<()> {
-    let messages = ((settings.slice.as_secs_f64() * 20_000.0) as usize).max(2_000);
-    let mut ground = Queues::new(workshop, QueueKind::Classic, Purpose::Consume);
-    let mut differ = Samples::default();
-    for _ in 0..settings.slices {
-        let name = ground.prepare(messages)?;
-        let handled = workshop.consume(queue(&name, QueueKind::Classic), messages, consuming(PREFETCH, 2))?;
-        let (least, most) = (handled.shares.iter().min(), handled.shares.iter().max());
-        let (least, most) = (least.copied().unwrap_or(0) as f64, most.copied().unwrap_or(0) as f64);
-        differ.push(100.0 * (most - least) / most);
-        ground.inspect(&name, messages)?;
-    }
-    let row = Row::new("RabbitMQ, two workers on one queue: shares differ by", Unit::Percent, differ);
-    Ok(report
-        .row(row.target(Target::AtMost(UNEQUAL_PERCENT)).note("prefetch 250 each; from their start on"))?)
 }

@@ -30,8 +30,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 ///
 /// A lease belongs to at most one holder at a time, as far as two things are true: the store keeps what it has
 /// answered, and clocks run equally fast, to a hundredth; what they show does not matter, only durations are compared.
-/// A holder that dies is followed when its time is over. A holder that stands still (a suspended machine, a stopped
-/// process) cannot know that it was followed until it looks: who changes something outside under a lease passes
+/// A holder that dies is followed when its time is over. A holder that stands still cannot know that it was followed: a
+/// stopped process until it looks, and a suspended machine, whose monotonic clock stands still with it (Linux), until what
+/// was left of the lease has passed or the store has refused a renewal. Who changes something outside under a lease passes
 /// [`Lease::fence`] along, and the other side refuses a number below one that it has seen.
 #[derive(Debug, Clone)]
 pub struct Leases {
@@ -156,7 +157,8 @@ impl Lease {
         self.fence
     }
 
-    /// Whether it is proven to be held at this moment. Once false, it stays so.
+    /// Whether it is proven to be held at this moment, as far as the monotonic clock tells: see [`Leases`] for a machine that
+    /// was suspended. Once false, it stays so.
     pub fn is_held(&self) -> bool {
         self.until.borrow().is_some_and(|until| Instant::now() < until)
     }
