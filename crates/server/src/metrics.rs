@@ -12,7 +12,7 @@ use std::{
 };
 
 use http::StatusCode;
-use outboard::{WorkerInfo, WorkerState};
+use outboard::{Source, WorkerInfo, WorkerState};
 use outboard_embedded::Stats;
 use text::{Kind, Labels, Text};
 
@@ -196,8 +196,14 @@ const LOG: &str = "log";
 async fn dead_letters(text: &mut Text, api: &Api) {
     // A scrape that cannot read the ledger shows everything else.
     let Ok(rows) = api.ledger.workers().await else { return };
-    text.begin("outboard_worker_dead", Kind::Gauge, "Dead letters kept.");
-    for row in rows {
+    let is_on_queue =
+        |name: &str| api.workers.get(name).is_some_and(|handle| matches!(handle.source(), Source::Queue(_)));
+    text.begin(
+        "outboard_worker_dead",
+        Kind::Gauge,
+        "Dead letters kept here; a broker keeps those of its queues.",
+    );
+    for row in rows.iter().filter(|row| !is_on_queue(&row.name)) {
         text.sample("outboard_worker_dead", &Labels::none().and(WORKER, &row.name), row.dead as f64);
     }
 }

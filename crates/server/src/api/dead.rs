@@ -1,13 +1,17 @@
 //! `GET /dead` and `POST /dead/{id}/retry`.
 
 use http::StatusCode;
-use outboard_core::ledger::{DeadId, DeadQuery};
+use outboard::{QueueSource, Source};
+use outboard_core::{
+    ledger::{DeadId, DeadQuery},
+    queue::DeadMessage,
+};
 use outboard_http::Problem;
 use serde::Serialize;
 
 use super::{
     Api,
-    json::{self, DeadView},
+    json::{self, DeadView, Moment},
     query::Query,
 };
 use crate::serve::Answer;
@@ -20,13 +24,56 @@ struct Letters<'a> {
     next: Option<DeadId>,
 }
 
+/// A dead letter that the broker keeps. It has no id by which it could be brought back here.
+#[derive(Debug, Serialize)]
+struct BrokerDeadView<'a> {
+    /// The message's own, if it has one.
+    message_id: Option<&'a str>,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    worker: &'a str,
+    reason: &'a str,
+    attempts: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at: Option<Moment>,
+}
+
+impl<'a> BrokerDeadView<'a> {
+    fn new(letter: &'a DeadMessage, worker: &'a str) -> Self {
+        Self {
+            message_id: letter.id.as_deref(),
+            kind: &letter.kind,
+            worker,
+            reason: &letter.reason,
+            attempts: letter.attempts,
+            at: letter.at.map(Moment),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct BrokerLetters<'a> {
+    dead: Vec<BrokerDeadView<'a>>,
+}
+
 impl Api {
-    /// A page of dead letters, oldest first.
+    /// A page of dead letters, oldest first: those in the data directory, or, of a worker on a broker's queue, the
+    /// oldest that the broker keeps.
     pub(super) async fn list_dead(&self, query: Option<&str>) -> Result<Answer, Problem> {
         let query = Query::parse(query, &["after", "limit", "worker"])?;
         let after = query.number("after", 0, 0, i64::MAX as u64)?;
         let max = usize::try_from(query.number("limit", 100, 1, 1_000)?).expect("at most 1,000");
         let worker = query.text("worker");
+        if let Some((worker, handle)) = worker.and_then(|name| Some((name, self.workers.get(name)?)))
+            && let Source::Queue(source) = handle.source()
+        {
+            if after > 0 {
+                let told =
+                    "a broker's dead letters are not numbered; leave it out, and read more with `limit`";
+                return Err(Problem::invalid_field("after", told));
+            }
+            return list_of_broker(worker, source, max).await;
+        }
         let page = self
             .ledger
             .dead(DeadQuery { after, worker: worker.map(Into::into), max })
@@ -58,4 +105,11 @@ impl Api {
         let letter = self.ledger.revive(id).await.map_err(|error| Problem::from(&error))?;
         Ok(json::answer(StatusCode::OK, &DeadView::from(&letter)))
     }
+}
+
+async fn list_of_broker(worker: &str, source: &QueueSource, max: usize) -> Result<Answer, Problem> {
+    let letters = source.queue().dead(source.queue_name().clone(), max).await;
+    let letters = letters.map_err(|error| Problem::from(&error))?;
+    let views = letters.iter().map(|letter| BrokerDeadView::new(letter, worker)).collect();
+    Ok(json::answer(StatusCode::OK, &BrokerLetters { dead: views }))
 }

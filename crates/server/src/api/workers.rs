@@ -45,7 +45,9 @@ struct WorkerView {
     #[serde(skip_serializing_if = "Option::is_none")]
     oldest: Option<Moment>,
     parked: u64,
-    dead: u64,
+    /// Dead letters kept; those of a worker on a queue are the broker's to count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dead: Option<u64>,
     concurrency: u32,
     in_flight: u32,
     running: Vec<Position>,
@@ -124,7 +126,7 @@ fn view(row: WorkerRow, handle: Option<&WorkerHandle>, tip: Position) -> WorkerV
         lag: None,
         oldest: None,
         parked: row.parked,
-        dead: row.dead,
+        dead: Some(row.dead),
         concurrency: 0,
         in_flight: 0,
         running: Vec::new(),
@@ -148,6 +150,7 @@ fn view(row: WorkerRow, handle: Option<&WorkerHandle>, tip: Position) -> WorkerV
         view.source = info.source;
         if matches!(handle.source(), Source::Queue(_)) {
             view.low = None;
+            view.dead = None;
         }
         view.parked = info.consumer.parked;
         view.concurrency = info.concurrency;

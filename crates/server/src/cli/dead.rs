@@ -21,7 +21,10 @@ Examples:
   outboard dead
   outboard dead --worker orders --json
   outboard dead retry 17
-  outboard dead retry --all --worker orders")]
+  outboard dead retry --all --worker orders
+
+The dead letters of a worker on a broker's queue are the broker's: they are listed with --worker, at most 1,000 of them, and
+brought back with the broker's own tools.")]
 pub(crate) struct DeadArgs {
     #[command(subcommand)]
     command: Option<DeadCommand>,
@@ -97,8 +100,14 @@ async fn list(server: &Server, worker: Option<&str>, output: Output) -> Result<(
     while let Some(from) = after {
         let page = page(server, worker, from).await?;
         for letter in &page.dead {
-            let (id, message, worker) = (&letter["id"], &letter["message_id"], text(&letter["worker"]));
-            let (attempts, reason) = (&letter["attempts"], text(&letter["reason"]));
+            let (worker, reason) = (text(&letter["worker"]), text(&letter["reason"]));
+            let id = letter["id"].as_u64().map_or_else(|| "-".to_owned(), |id| id.to_string());
+            let message = match &letter["message_id"] {
+                Value::Null => "without an id".to_owned(),
+                Value::String(id) => id.replace(char::is_control, " "),
+                id => id.to_string(),
+            };
+            let attempts = &letter["attempts"];
             output.record(
                 letter,
                 format_args!("{id}\tmessage {message}\t{worker}\t{attempts} attempts\t{reason}"),
@@ -117,6 +126,11 @@ async fn retry_all(server: &Server, worker: Option<&str>, output: Output) -> Res
     let (mut ids, mut after) = (Vec::new(), Some(0));
     while let Some(from) = after {
         let page = page(server, worker, from).await?;
+        if page.dead.iter().any(|letter| letter["id"].is_null()) {
+            let told = "this worker's dead letters are the broker's, and are brought back with its own tools: README, \
+                        \"Work on a broker's queue\", says where they are";
+            return Err(Exit::failure(told));
+        }
         ids.extend(page.dead.iter().filter_map(|letter| letter["id"].as_u64()));
         after = page.next;
     }

@@ -106,7 +106,9 @@ fn list_workers(answer: &Value, output: Output) -> Result<(), Exit> {
             (lag, source) if source.is_empty() || source == "log" => format!("lag {lag}"),
             (lag, source) => format!("{source}, lag {lag}"),
         };
-        let (parked, dead, reason) = (&worker["parked"], &worker["dead"], text(&worker["reason"]));
+        let (parked, reason) = (&worker["parked"], text(&worker["reason"]));
+        // So are the dead letters, which stay there.
+        let dead = worker["dead"].as_u64().map_or_else(|| "-".to_owned(), |dead| dead.to_string());
         let line = format!("{name}\t{state}\t{lag}\tparked {parked}\tdead {dead}\t{reason}");
         output.record(worker, line.trim_end())?;
     }

@@ -20,6 +20,7 @@ mod broker;
 mod counting;
 
 mod crashes;
+mod dead;
 mod drains;
 mod faults;
 mod long;
