@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    ops::Deref,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -26,6 +27,45 @@ use super::{
 #[derive(Debug, Clone)]
 pub(crate) struct Channel {
     inner: Arc<Inner>,
+}
+
+/// A channel that belongs to one caller, and is closed when that one drops it: mostly because it has waited long enough
+/// for an answer.
+///
+/// Nobody waits for the broker's word, and the number is free only with that: answers to what was asked before may come
+/// until then.
+#[derive(Debug)]
+pub(crate) struct Owned {
+    channel: Channel,
+    is_kept: bool,
+}
+
+impl Owned {
+    pub(super) fn new(channel: Channel) -> Self {
+        Self { channel, is_kept: false }
+    }
+
+    /// Hands it on to somebody who will close it.
+    pub(crate) fn keep(mut self) -> Channel {
+        self.is_kept = true;
+        self.channel.clone()
+    }
+}
+
+impl Deref for Owned {
+    type Target = Channel;
+
+    fn deref(&self) -> &Channel {
+        &self.channel
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            self.channel.abandon();
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -133,10 +173,19 @@ impl Channel {
 
     /// Closes it. The answer comes after everything that was sent before has been taken.
     pub(crate) async fn close(&self) {
-        let text = ShortString::default();
-        let close = Method::ChannelClose { code: 200, text, class: 0, method: 0 };
         // What refuses to be closed is closed already.
-        let _ = self.ask(|| self.send_last(&close)).await;
+        let _ = self.ask(|| self.send_close()).await;
+    }
+
+    /// Closes it without waiting for the answer.
+    fn abandon(&self) {
+        // What refuses to be closed is closed already.
+        drop(self.begin(|| self.send_close()));
+    }
+
+    fn send_close(&self) -> Result<(), PortError> {
+        let text = ShortString::default();
+        self.send_last(&Method::ChannelClose { code: 200, text, class: 0, method: 0 }).map(drop)
     }
 
     /// Its number on its connection.
@@ -145,18 +194,25 @@ impl Channel {
     }
 
     async fn ask(&self, send: impl FnOnce() -> Result<(), PortError>) -> Result<Answer, PortError> {
-        let (sender, receiver) = oneshot::channel();
-        {
-            let mut state = self.state();
-            if let Some(error) = &state.closed {
-                return Err(error.clone());
-            }
-            // Under the lock: answers come in the order of the calls.
-            send()?;
-            state.calls.push_back(sender);
-        }
+        let answer = self.begin(send)?;
         let gone = || PortError::new(Kind::Unavailable, "the connection ended before the broker answered");
-        receiver.await.unwrap_or_else(|_| Err(gone()))
+        answer.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// Sends something, and has its answer brought.
+    fn begin(
+        &self,
+        send: impl FnOnce() -> Result<(), PortError>,
+    ) -> Result<oneshot::Receiver<Result<Answer, PortError>>, PortError> {
+        let (sender, receiver) = oneshot::channel();
+        let mut state = self.state();
+        if let Some(error) = &state.closed {
+            return Err(error.clone());
+        }
+        // Under the lock: answers come in the order of the calls.
+        send()?;
+        state.calls.push_back(sender);
+        Ok(receiver)
     }
 
     /// Sends a method that has no answer.
@@ -198,12 +254,14 @@ impl Channel {
         if is_open { Ok(()) } else { Err(PortError::new(Kind::Unavailable, "the channel is closed")) }
     }
 
-    /// Sends a method after which nothing may follow on this channel.
-    fn send_last(&self, method: &Method) -> Result<(), PortError> {
+    /// Sends a method after which nothing may follow on this channel; whether nothing of the kind was sent before.
+    fn send_last(&self, method: &Method) -> Result<bool, PortError> {
         self.inner.connection.send(|out, _| {
-            if self.inner.is_open.swap(false, Ordering::Relaxed) || *method == (Method::ChannelCloseOk {}) {
+            let was_open = self.inner.is_open.swap(false, Ordering::Relaxed);
+            if was_open || *method == (Method::ChannelCloseOk {}) {
                 put_method(out, self.inner.number, method);
             }
+            was_open
         })
     }
 
@@ -266,12 +324,17 @@ impl Channel {
             Method::ChannelFlow { flags } => self.send(&Method::ChannelFlowOk { flags })?,
             Method::ChannelClose { code, text, .. } => {
                 drop(state);
-                self.send_last(&Method::ChannelCloseOk {})?;
-                self.inner.connection.forget(self.inner.number);
+                // What crossed our own close leaves the answer to that outstanding: the number is not free before.
+                if self.send_last(&Method::ChannelCloseOk {})? {
+                    self.inner.connection.forget(self.inner.number);
+                }
                 self.ended(&closed_by_broker(code, text.as_str()));
             }
             Method::ChannelCloseOk {} => {
-                state.answer((Method::ChannelCloseOk {}, None))?;
+                // After a close that crossed ours nobody waits for it any more.
+                if state.closed.is_none() {
+                    state.answer((Method::ChannelCloseOk {}, None))?;
+                }
                 drop(state);
                 self.inner.connection.forget(self.inner.number);
                 self.ended(&PortError::new(Kind::Closed, "the channel is closed"));

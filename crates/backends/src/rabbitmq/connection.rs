@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::{
-    channel::Channel,
+    channel::{Channel, Owned},
     codec::{field::ShortString, frame::put_method, method::Method},
     handshake::{Agreed, HEARTBEAT, Opened, Server, open},
     url::Target,
@@ -85,17 +85,17 @@ impl Connection {
         Ok(Self { shared })
     }
 
-    /// Opens one more channel.
-    pub(crate) async fn channel(&self) -> Result<Channel, PortError> {
+    /// Opens one more channel. `Full` when there are as many as was agreed, those included whose end is not confirmed.
+    pub(crate) async fn channel(&self) -> Result<Owned, PortError> {
         let channel = {
             let mut channels = self.shared.channels();
+            // Under the lock: whatever ends the connection after this finds the channel and tells it.
+            self.check()?;
             let number = channels.free(self.shared.agreed.channel_max)?;
             let channel = Channel::new(number, self.clone());
             channels.by_number.insert(number, channel.clone());
-            channel
+            Owned::new(channel)
         };
-        // It may have ended while the channel was added, and nobody would have told the channel.
-        self.check()?;
         channel.open().await?;
         Ok(channel)
     }

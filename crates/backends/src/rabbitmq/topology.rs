@@ -10,7 +10,7 @@ use outboard_core::{
 };
 
 use super::{
-    channel::Channel,
+    channel::Owned,
     codec::{
         field::ShortString,
         method::{Method, flags},
@@ -59,10 +59,11 @@ pub(crate) async fn look(connection: &Connection, name: &str) -> Result<Found, P
     found
 }
 
-/// Calls that may fail, each failure on a channel of its own: it closes the channel.
+/// Calls that may fail, each failure on a channel of its own: it closes the channel. Who waits for none of them any longer
+/// drops this, and the channel is closed, too.
 struct Steps<'a> {
     connection: &'a Connection,
-    channel: Option<Channel>,
+    channel: Option<Owned>,
 }
 
 impl<'a> Steps<'a> {

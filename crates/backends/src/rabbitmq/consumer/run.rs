@@ -155,7 +155,7 @@ async fn begin(core: &Arc<Core>, connection: &Connection, memory: &mut Memory) -
         if let Declared::Differs(difference) = declared {
             say_differs(core, memory, difference);
         }
-        let channel = connection.channel().await?;
+        let channel = connection.channel().await?.keep();
         let generation = core.state().begin(channel.clone());
         channel.attach(Box::new(Inlet::new(core.clone(), generation)));
         let asked = core.state().asked;

@@ -55,6 +55,7 @@ pub(super) async fn keep_channel(shared: &Arc<Shared>, mut link: watch::Receiver
 async fn open(shared: &Arc<Shared>, connection: &Connection) -> Result<(), PortError> {
     let channel = connection.channel().await?;
     channel.call(&Method::ConfirmSelect { flags: 0 }).await?;
+    let channel = channel.keep();
     let generation = {
         let mut state = shared.state();
         state.generation += 1;

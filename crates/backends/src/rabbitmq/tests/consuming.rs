@@ -71,7 +71,7 @@ pub(super) async fn until(what: &str, within: Duration, condition: impl Fn() -> 
 /// What another program does, on a connection of its own.
 pub(super) async fn channel(broker: &RabbitMq) -> Channel {
     let connection: Connection = connect(broker).await;
-    connection.channel().await.expect("there is room")
+    connection.channel().await.expect("there is room").keep()
 }
 
 async fn get(channel: &Channel, queue: &str) -> Content {

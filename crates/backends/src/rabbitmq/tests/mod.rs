@@ -1,6 +1,7 @@
 //! Connections and channels, against a real broker.
 
 mod consuming;
+mod giving_up;
 mod inspecting;
 mod moving;
 mod publishing;
