@@ -11,6 +11,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{protocol::connection::Connection, url::Target};
 
+/// A connection that ends sooner than this after it was made counts as one that could not be made: no hot loop.
+const SHORT: Duration = Duration::from_secs(1);
+
 /// The way to a server; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Link {
@@ -103,10 +106,11 @@ impl Link {
     /// The connection, once there is one. `Closed` when there will be none any more.
     pub(crate) async fn connected(&self) -> Result<Connection, PortError> {
         let mut current = self.shared.current.subscribe();
+        let is_alive = |found: &Option<Connection>| found.as_ref().is_some_and(|found| !found.has_ended());
         tokio::select! {
             biased;
             () = self.shared.closed.cancelled() => Err(closed()),
-            found = current.wait_for(Option::is_some) => found.ok().and_then(|found| found.clone()).ok_or_else(closed),
+            found = current.wait_for(is_alive) => found.ok().and_then(|found| found.clone()).ok_or_else(closed),
         }
     }
 
@@ -168,15 +172,21 @@ impl Link {
         let shared = &*self.shared;
         let closed = shared.closed.clone();
         let keeping = async {
+            let mut recovery = Recovery::begin(shared.clock.now());
             loop {
-                let connection = self.connect().await;
+                let connection = self.connect(&mut recovery).await;
+                let began = Instant::now();
                 let ended = connection.ended();
                 shared.current.send_replace(Some(connection));
                 tracing::info!(server = %shared.target, "connected to NATS");
                 let why = shared.until_ended(ended).await;
                 shared.current.send_replace(None);
-                if let Some(why) = why {
+                if let Some(why) = &why {
                     tracing::warn!(server = %shared.target, "{why}; connecting again");
+                }
+                match why {
+                    Some(why) if began.elapsed() < SHORT => shared.wait(&mut recovery, &why).await,
+                    _ => recovery = Recovery::begin(shared.clock.now()),
                 }
             }
         };
@@ -191,9 +201,8 @@ impl Link {
     }
 
     /// Tries until it has a connection.
-    async fn connect(&self) -> Connection {
+    async fn connect(&self, recovery: &mut Recovery) -> Connection {
         let shared = &*self.shared;
-        let mut recovery = Recovery::begin(shared.clock.now());
         loop {
             shared.health.send_replace(recovery.health());
             let error =
@@ -204,14 +213,18 @@ impl Link {
             if recovery.is_news(&error) {
                 tracing::warn!(server = %shared.target, "{error}; trying again");
             }
-            let wait = recovery.failed(&error, fastrand::f64());
-            shared.health.send_replace(recovery.health());
-            sleep(wait).await;
+            shared.wait(recovery, &error).await;
         }
     }
 }
 
 impl Shared {
+    async fn wait(&self, recovery: &mut Recovery, error: &PortError) {
+        let wait = recovery.failed(error, fastrand::f64());
+        self.health.send_replace(recovery.health());
+        sleep(wait).await;
+    }
+
     /// Shows whether streams have room, until the connection ends; returns why it did.
     async fn until_ended(&self, mut ended: watch::Receiver<Option<PortError>>) -> Option<PortError> {
         let mut full = self.full.subscribe();
@@ -261,6 +274,10 @@ fn closed() -> PortError {
 #[cfg(test)]
 mod tests {
     use outboard_core::time::system_clock;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
 
     use super::*;
 
@@ -286,5 +303,27 @@ mod tests {
         link.has_room(&stream);
         health.wait_for(Health::is_ready).await.unwrap();
         assert!(taken.elapsed() <= 2 * CALLED_FULL_AND_TAKES, "{:?}", taken.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_server_that_ends_each_connection_at_once_is_not_tried_hot() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = format!("nats://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let link = Link::open(target, system_clock(), Duration::from_secs(5));
+        let mut began = None;
+        for _ in 0..5 {
+            let (mut client, _) = listener.accept().await.unwrap();
+            began.get_or_insert_with(Instant::now);
+            client.write_all(b"INFO {\"headers\":true}\r\n").await.unwrap();
+            let mut words = Vec::new();
+            while !words.ends_with(b"PING\r\n") {
+                client.read_buf(&mut words).await.unwrap();
+            }
+            client.write_all(b"PONG\r\n").await.unwrap();
+            link.connected().await.unwrap();
+        }
+        // 100, 200, 400 and 800 ms, or the half of each.
+        assert!(began.unwrap().elapsed() >= Duration::from_millis(750));
+        link.close(Instant::now()).await;
     }
 }

@@ -4,13 +4,13 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use outboard_backends::jetstream::Options;
 use outboard_core::{
-    Consumer, Delivery, Health, Settlement, Verdict,
+    Consumer, Delivery, Health, Kind, Settlement, Verdict,
     queue::{ConsumeSpec, Destination, Outgoing, Prefetch, Queue, QueueName, QueueSpec},
 };
 use outboard_testkit::{Nats, Proxy, proxy::Mode};
 use tokio::time::{Instant, timeout};
 
-use crate::{open, raw, server, unique_name};
+use crate::{open, raw, refusals::status_until, server, unique_name};
 
 /// Fails instead of waiting for ever.
 pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
@@ -87,6 +87,30 @@ async fn a_deleted_consumer_is_made_again_and_nothing_is_lost() {
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     assert_eq!((&again.message.name, again.attempt), (&first.message.name, 1));
     settle(&consumer, &again, Verdict::Done).await;
+}
+
+/// It is patient with what it was told on the old connection: the next try would have been 5 to 10 s after the last one.
+#[tokio::test]
+async fn what_fails_on_a_new_connection_is_a_trouble_of_its_own() {
+    let proxy = Proxy::start(server().port()).await.unwrap();
+    let port = open(proxy.port(), Options::default());
+    let name = unique_name();
+    let spec = QueueSpec { create: false, ..QueueSpec::named(name.clone()) };
+    let consumer = soon(port.consume(ConsumeSpec::new("worker", spec))).await.unwrap();
+    let missed = |health: &Health| match health {
+        Health::Recovering { since, attempt: 1, error } if error.kind == Kind::NotFound => Some(*since),
+        _ => None,
+    };
+    let before = missed(&status_until(&consumer, |health| missed(health).is_some()).await).unwrap();
+    let again = async |is_wanted: &dyn Fn(&Health) -> bool| {
+        proxy.cut().await;
+        proxy.set(Mode::Pass);
+        let back = timeout(Duration::from_secs(3), status_until(&consumer, is_wanted)).await;
+        back.expect("it is tried as soon as the server is reached");
+    };
+    again(&|health| missed(health).is_some_and(|since| since > before)).await;
+    soon(open(server().port(), Options::default()).declare(QueueSpec::named(name))).await.unwrap();
+    again(&Health::is_ready).await;
 }
 
 #[tokio::test]

@@ -51,10 +51,17 @@ struct Identity {
 /// Consumes until the end, through outages.
 pub(super) async fn run(shared: Arc<Shared>, link: Link) {
     let mut recovery = Recovery::begin(shared.clock.now());
+    let mut last: Option<Connection> = None;
     let mut known = None;
     let consuming = async {
         loop {
             let Ok(connection) = connected(&shared, &link).await else { return };
+            // What fails on a new connection is a trouble of its own: it is no older for the time without one.
+            if !last.as_ref().is_some_and(|last| last.is(&connection)) {
+                recovery = Recovery::begin(shared.clock.now());
+                last = Some(connection.clone());
+            }
+            let mut ended = connection.ended();
             let began = Instant::now();
             let error = match Session::open(&shared, &link, connection, &mut known).await {
                 Ok(mut session) => match session.consume().await {
@@ -71,7 +78,8 @@ pub(super) async fn run(shared: Arc<Shared>, link: Link) {
             }
             let wait = recovery.failed(&error, fastrand::f64());
             shared.lock().health = recovery.health();
-            sleep(wait).await;
+            // The next connection is not kept waiting for what was wrong with this one.
+            tokio::select! { () = sleep(wait) => {}, _ = ended.wait_for(Option::is_some) => {} }
         }
     };
     tokio::select! {

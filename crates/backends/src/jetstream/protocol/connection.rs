@@ -116,6 +116,16 @@ impl Connection {
         self.shared.ended.subscribe()
     }
 
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.shared.ended.borrow().is_some()
+    }
+
+    /// Whether both are the same connection.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     fn check(&self) -> Result<(), PortError> {
         self.shared.ended.borrow().clone().map_or(Ok(()), Err)
     }

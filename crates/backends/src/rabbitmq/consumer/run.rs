@@ -34,10 +34,23 @@ pub(super) const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// What the loop remembers from one generation to the next.
 struct Memory {
     recovery: Recovery,
+    /// What the recovery is about.
+    connection: Option<Connection>,
     /// What differs from the declaration was said already.
     said_differs: Option<Arc<str>>,
     /// The consumer's name at the broker.
     tag: ShortString,
+}
+
+impl Memory {
+    /// What fails on a new connection is a trouble of its own: it is no older for the time without one, and is tried again
+    /// as soon.
+    fn meet(&mut self, connection: &Connection) {
+        if !self.connection.as_ref().is_some_and(|known| known.is(connection)) {
+            self.recovery = Recovery::begin(SystemClock.now());
+            self.connection = Some(connection.clone());
+        }
+    }
 }
 
 pub(super) async fn run(core: Arc<Core>) {
@@ -46,10 +59,12 @@ pub(super) async fn run(core: Arc<Core>) {
     let tag = tag.unwrap_or_else(|| format!("{}-{:08x}", core.spec.worker, fastrand::u32(..)).into());
     let mut memory = Memory {
         recovery: Recovery::begin(SystemClock.now()),
+        connection: None,
         said_differs: None,
         tag: ShortString::new(tag).unwrap_or_default(),
     };
     while let Some(connection) = connected(&core, &mut link).await {
+        memory.meet(&connection);
         let began = Instant::now();
         let end = match begin(&core, &connection, &mut memory).await {
             Ok(channel) => {
@@ -143,7 +158,13 @@ async fn explain(core: &Core, connection: &Connection, end: End, memory: &mut Me
             core.work.notified().await;
         }
     };
-    tokio::select! { () = sleep(wait) => {}, () = woken => {} }
+    let mut ended = connection.ended();
+    tokio::select! {
+        () = sleep(wait) => {}
+        () = woken => {}
+        // The next connection is not kept waiting for what was wrong with this one.
+        _ = ended.wait_for(Option::is_some) => {}
+    }
 }
 
 /// Declares the queue, opens a channel, and has it deliver.

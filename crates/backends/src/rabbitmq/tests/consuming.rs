@@ -25,7 +25,7 @@ use super::{
 use crate::rabbitmq::{Options, RabbitMq as Queues, Value, codec::frame::put_method, topology::look};
 
 /// As the promise for a queue that is deleted says.
-const SOON: Duration = Duration::from_secs(3);
+pub(super) const SOON: Duration = Duration::from_secs(3);
 
 pub(super) fn queues(url: &str) -> Queues {
     Queues::new(url.parse().expect("a URL"), Options::default())

@@ -5,6 +5,7 @@ mod giving_up;
 mod inspecting;
 mod moving;
 mod publishing;
+mod recovering;
 mod refusals;
 mod topology;
 
