@@ -19,12 +19,8 @@ use tokio::{
 };
 
 use super::{
-    codec::{
-        frame::FRAME_OVERHEAD,
-        table::{Table, Value},
-    },
+    codec::table::{Table, Value},
     connection::Connection,
-    handshake::FRAME_MAX,
     topology,
 };
 
@@ -42,17 +38,14 @@ const SPARE: Duration = Duration::from_secs(15 * 60);
 
 /// For so long after a queue was made, a `kill -9` of the broker may undo that, with all that is in it: the broker writes
 /// down that a queue exists some two seconds after it said so.
+///
+/// It does not tell when that was, and another process may have made a moment ago what this one finds. So a queue is young,
+/// too, when it is seen for the first time, and when it could have expired and been made anew since it was seen. That
+/// delays nothing but the acknowledgements of what is moved there meanwhile, at most once for each queue's life and process.
 const YOUNG: Duration = Duration::from_secs(4);
 
 /// So many queues are remembered as declared. Beyond that, they are declared again.
 const REMEMBERED: usize = 4_096;
-
-/// What a header's frame holds besides the properties: itself, and the class, weight and length of the message.
-const BESIDE: usize = FRAME_OVERHEAD + 12;
-
-/// Left for what the broker writes into the headers on the way back (`x-death` and its kin): some names of queues and
-/// exchanges, of at most 255 bytes each.
-const FOR_THE_BROKER: usize = 2 << 10;
 
 /// How long declaring may take.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -68,6 +61,11 @@ pub(crate) fn step(delay: Duration) -> Duration {
         .map(|step| FIRST * (1 << step))
         .find(|step| *step >= delay)
         .unwrap_or(FIRST * (1 << (STEPS - 1)))
+}
+
+/// So long a waiting queue lives without being declared.
+fn lifetime(step: Duration) -> Duration {
+    2 * step + SPARE
 }
 
 /// Where messages of a queue wait for this long.
@@ -123,11 +121,9 @@ impl Ladder {
         }
     }
 
-    /// So many bytes of properties fit the broker's frame; the usual one without a connection. They cannot be cut in two,
-    /// and the broker ends the connection of everybody on it for a frame that is too large.
-    pub(crate) fn room(&self) -> usize {
-        let frame_max = self.link.borrow().as_ref().map_or(FRAME_MAX as usize, Connection::frame_max);
-        frame_max.saturating_sub(BESIDE + FOR_THE_BROKER)
+    /// What is published to these queues goes over this connection.
+    pub(crate) fn connection(&self) -> &watch::Receiver<Option<Connection>> {
+        &self.link
     }
 
     fn is_quorum(&self, queue: &QueueName) -> bool {
@@ -147,7 +143,7 @@ impl Ladder {
             |duration: Duration| Value::from(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX));
         let mut arguments = Table::of([
             ("x-message-ttl", millis(step)),
-            ("x-expires", millis(2 * step + SPARE)),
+            ("x-expires", millis(lifetime(step))),
             ("x-dead-letter-exchange", "".into()),
             ("x-dead-letter-routing-key", (&**queue).into()),
         ]);
@@ -161,7 +157,7 @@ impl Ladder {
                 arguments.0.insert(name.to_owned(), value.into());
             }
         }
-        self.declare(name(queue, step).into(), arguments).await
+        self.declare(name(queue, step).into(), arguments, lifetime(step)).await
     }
 
     /// Where dead letters of this queue are, made if it is not there.
@@ -170,11 +166,16 @@ impl Ladder {
         if self.is_quorum(queue) {
             arguments.0.insert("x-queue-type".to_owned(), "quorum".into());
         }
-        self.declare(dead_name(queue).into(), arguments).await
+        self.declare(dead_name(queue).into(), arguments, Duration::MAX).await
     }
 
-    /// Existing ones with other arguments are used as they are.
-    async fn declare(&self, name: Arc<str>, arguments: Table) -> Result<Arc<str>, PortError> {
+    /// Existing ones with other arguments are used as they are. It lives for so long without being declared.
+    async fn declare(
+        &self,
+        name: Arc<str>,
+        arguments: Table,
+        lifetime: Duration,
+    ) -> Result<Arc<str>, PortError> {
         let before = self.known().get(&name).copied();
         if before.is_some_and(|known| known.declared.elapsed() < FRESH) {
             return Ok(name);
@@ -184,25 +185,37 @@ impl Ladder {
         };
         // Counted from before it is asked for, so that the queue never expires earlier than we think.
         let asked = Instant::now();
+        let before = before.filter(|known| known.declared.elapsed() < lifetime);
         let declaring = async {
-            let was_there = before.is_some() || topology::look(&connection, &name).await.is_ok();
-            topology::ensure_plain(&connection, &name, arguments).await.map(|_| was_there)
+            let same = match before {
+                Some(known) => topology::look(&connection, &name).await.is_ok().then_some(known),
+                None => None,
+            };
+            topology::ensure_plain(&connection, &name, arguments).await.map(|_| same)
         };
         let late = || PortError::new(Kind::Unavailable, "the broker does not answer");
-        let was_there = timeout(WITHIN, declaring).await.unwrap_or_else(|_| Err(late()))?;
-        let made = if was_there { asked } else { Instant::now() + YOUNG };
-        let mut known = self.known();
-        if known.len() >= REMEMBERED {
-            known.clear();
-        }
-        known.insert(name.clone(), Known { declared: asked, safe: before.map_or(made, |known| known.safe) });
+        let same = timeout(WITHIN, declaring).await.unwrap_or_else(|_| Err(late()))?;
+        let safe = same.map_or_else(|| Instant::now() + YOUNG, |known| known.safe);
+        self.note(&name, Known { declared: asked, safe });
         Ok(name)
     }
 
-    /// From when on what is in it survives a `kill -9` of the broker. Until then, the original of what was published to it
-    /// is not acknowledged.
+    fn note(&self, name: &Arc<str>, declared: Known) {
+        let mut known = self.known();
+        if known.len() >= REMEMBERED && !known.contains_key(name) {
+            known.clear();
+        }
+        let known = known.entry(name.clone()).or_insert(declared);
+        // Whoever declared it at the same time may have made it, and we have found that one.
+        known.declared = known.declared.max(declared.declared);
+        known.safe = known.safe.max(declared.safe);
+    }
+
+    /// From when on what is in it survives a `kill -9` of the broker; later than it must be when nothing is known of it any
+    /// more. Until then, the original of what was moved to it is not acknowledged. Who publishes for a later time has no
+    /// original, and waits for the broker's confirm only, as in every queue that was made just now.
     pub(crate) fn safe_from(&self, name: &str) -> Instant {
-        self.known().get(name).map_or_else(Instant::now, |known| known.safe)
+        self.known().get(name).map_or_else(|| Instant::now() + YOUNG, |known| known.safe)
     }
 
     /// It is not there, whatever we thought.
@@ -215,6 +228,14 @@ impl Ladder {
         let known = self.known();
         let names = steps().into_iter().map(|step| name(queue, step));
         names.filter_map(|name| known.get_key_value(&*name).map(|(name, _)| name.clone())).collect()
+    }
+
+    /// As if so much time had gone by since it was declared.
+    #[cfg(test)]
+    pub(super) fn age(&self, name: &str, by: Duration) {
+        let mut known = self.known();
+        let known = known.get_mut(name).expect("it was declared");
+        (known.declared, known.safe) = (known.declared - by, known.safe - by);
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, Known>> {
@@ -233,10 +254,10 @@ mod tests {
         let longest = *steps().last().unwrap();
         assert_eq!(step(Duration::MAX), longest);
         assert!(longest > Duration::from_secs(12 * 86_400));
-        let expires = (2 * longest + SPARE).as_millis();
+        let expires = lifetime(longest).as_millis();
         assert!(expires < u32::MAX.into(), "the broker takes no longer time than 32 bits of milliseconds");
         for step in steps() {
-            assert!(FRESH + 2 * WITHIN + step < 2 * step + SPARE);
+            assert!(FRESH + 2 * WITHIN + step < lifetime(step));
         }
         assert_eq!(name("a", Duration::from_secs(2)), "a.retry.2000ms");
     }

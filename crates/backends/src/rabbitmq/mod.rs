@@ -12,6 +12,7 @@ mod options;
 mod outgoing;
 mod publisher;
 mod queue;
+mod room;
 mod topology;
 mod url;
 

@@ -23,6 +23,7 @@ use super::{
     connection::Connection,
     ladder::{Ladder, step},
     publisher::Publication,
+    room::room,
 };
 
 /// The largest payload that is published.
@@ -109,7 +110,7 @@ pub(crate) async fn publication(
     let id = message.id.clone().unwrap_or_else(|| format!("{:024x}", fastrand::u128(..) >> 32).into());
     let now = SystemClock.now();
     let properties = Properties {
-        headers: headers(&message, ladder.room())?,
+        headers: headers(&message, room(&exchanges.link))?,
         message_id: Some(short("an id", id.clone())?),
         timestamp: u64::try_from(now.as_millis() / 1_000).ok(),
         kind: Some(short("a type", message.kind.clone())?),

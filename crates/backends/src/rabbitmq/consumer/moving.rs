@@ -34,6 +34,7 @@ use crate::rabbitmq::{
     codec::{field::ShortString, properties::Properties, table::Value},
     ladder::{Ladder, step},
     publisher::{Answers, Publication, Publisher},
+    room::room,
 };
 
 /// So many attempts are remembered.
@@ -223,7 +224,7 @@ impl Mover {
     /// As much of them as the broker's frame takes.
     fn fitting_properties(&self, message: &Move) -> Properties {
         let mut properties = self.properties(message);
-        let left_out = fitting::fit(&mut properties, self.ladder.room());
+        let left_out = fitting::fit(&mut properties, room(self.ladder.connection()));
         if !left_out.is_empty() {
             tracing::warn!(
                 queue = &*self.spec.queue.name,
