@@ -111,7 +111,7 @@ impl Mapping {
                 queue = &*self.spec.queue.name,
                 worker = &*self.spec.worker,
                 "messages come without a message-id: their effects happen at least once, not exactly once; \
-                 have the publisher set one, or identify messages by their content"
+                 have the publisher set one, or identify messages by their content (`id: content`)"
             );
         }
         (format!("{:016x}-{}-{}", self.prefix, tag.epoch, tag.number).into(), false)
