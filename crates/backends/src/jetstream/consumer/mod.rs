@@ -7,6 +7,7 @@
 mod batches;
 mod claims;
 mod delivery;
+mod identity;
 mod inbox;
 mod records;
 mod session;

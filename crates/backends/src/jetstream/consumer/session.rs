@@ -10,6 +10,7 @@ use super::{
     LAST_WORDS, Shared,
     batches::Lateness,
     claims::{Answer, Stage},
+    identity::Identity,
     inbox::{Confirmations, Deletions, Inbox},
     records,
     state::{Phase, State},
@@ -40,13 +41,6 @@ const TELL_AFTER: Duration = Duration::from_millis(3);
 
 /// A session that lasted so long was a good one.
 const GOOD_SESSION: Duration = Duration::from_secs(5);
-
-/// Which consumer of the server we had: its times of making are enough to tell it from another one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Identity {
-    stream: String,
-    consumer: String,
-}
 
 /// Consumes until the end, through outages.
 pub(super) async fn run(shared: Arc<Shared>, link: Link) {
@@ -170,9 +164,11 @@ impl<'a> Session<'a> {
         let found = topology::consumer(&connection, stream, &shared.durable_name, ack_wait).await?;
         let replicas = &info.config["num_replicas"];
         let records = topology::attempts_stream(&connection, stream, &found.info.name, replicas).await?;
-        let identity = Identity { stream: info.created.clone(), consumer: found.info.created.clone() };
-        tell_what_is_gone(stream, known.as_ref(), &identity);
-        let is_same = known.as_ref().is_none_or(|known| *known == identity);
+        let identity = Identity::of(connection.info(), &info, &found);
+        let gone = known.as_ref().and_then(|known| identity.gone_since(known));
+        if let Some(gone) = gone {
+            tracing::warn!(stream, "{}", gone.meaning(&info.config, &found.info.config));
+        }
         let is_first = known.is_none();
         *known = Some(identity);
         let mut session = Self {
@@ -196,7 +192,7 @@ impl<'a> Session<'a> {
         session.renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
         session.listen(stream, &found.info.name);
         let mut state = shared.lock();
-        state.begin(is_same);
+        state.begin(gone.is_none());
         state.pulling = found.pulling;
         state.consumer = found.info.name.as_str().into();
         // Nobody had anything of a consumer that was made just now.
@@ -449,19 +445,6 @@ impl<'a> Session<'a> {
                 put_publication(out, claim.incoming.reply(), b"", b"", b"+WPI");
             }
         });
-    }
-}
-
-/// One line when what we consumed is not what it was.
-fn tell_what_is_gone(stream: &str, known: Option<&Identity>, found: &Identity) {
-    let Some(known) = known else { return };
-    if known.stream != found.stream {
-        tracing::warn!(stream, "the stream was deleted and is made again: what was in it is gone");
-    } else if known.consumer != found.consumer {
-        tracing::warn!(
-            stream,
-            "the consumer was deleted and is made again: what was not acknowledged comes again"
-        );
     }
 }
 

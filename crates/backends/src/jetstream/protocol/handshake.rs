@@ -16,6 +16,9 @@ use crate::jetstream::url::{Account, Target};
 /// What a server says of itself.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct ServerInfo {
+    /// Another one at each of its starts.
+    #[serde(default)]
+    pub(crate) server_id: String,
     #[serde(default)]
     pub(crate) version: String,
     /// The largest message, headers included.
