@@ -7,9 +7,10 @@
 //! bindings are refused, and whoever publishes to `orders.created` reaches the queue without one.
 //!
 //! **Messages.** The type is the header `Outboard-Type`, else a subject below the queue's own (`orders.created` is
-//! `orders/created`), else [`ConsumeSpec::untyped`]. The id is `Nats-Msg-Id`, else the stream's name and the message's
-//! position, so every message has one. A due time is the header `Outboard-Due` in milliseconds: the server knows no
-//! schedule, so the consumer puts the message off until then.
+//! `orders/created`), else [`ConsumeSpec::untyped`]. The id is `Nats-Msg-Id`, else the stream's name, the message's
+//! position and the nanosecond in which the stream got it (`orders:7:1795316576105537279`), so every message has one, and
+//! no other one when the stream is deleted and made again: positions begin anew then. A due time is the header
+//! `Outboard-Due` in milliseconds: the server knows no schedule, so the consumer puts the message off until then.
 //!
 //! **Attempts.** JetStream counts deliveries, whatever ended them. Ours counts failures: the record of a message that
 //! failed is written to the stream `outboard-attempts` before the message is put off (nak with delay), and read before

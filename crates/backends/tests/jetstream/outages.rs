@@ -75,6 +75,31 @@ async fn a_deleted_stream_is_made_again_and_consumed_within_three_seconds() {
 }
 
 #[tokio::test]
+async fn what_comes_without_an_id_has_one_for_life_and_no_other_message_ever_has() {
+    let mut nats = Nats::start().unwrap();
+    let port = open(nats.port(), Options::default());
+    let name = queue(&port).await;
+    let consumer = consumer(&port, &name).await;
+    raw::request(nats.port(), &name, b"1");
+    let first = one(&consumer).await;
+    let id = first.message.name.clone().unwrap();
+    nats.kill();
+    until(&port, |health| matches!(health, Health::Recovering { .. })).await;
+    nats.restart().unwrap();
+    settle(&consumer, &first, Verdict::Return).await;
+    let again = one(&consumer).await;
+    assert_eq!(again.message.name.as_ref(), Some(&id), "neither another delivery nor a restart changes it");
+    raw::api(nats.port(), &format!("STREAM.DELETE.{name}"));
+    // It is made again before the message can be taken.
+    soon(port.declare(QueueSpec::named(name.clone()))).await.expect("it can be made");
+    raw::request(nats.port(), &name, b"2");
+    let other = one(&consumer).await;
+    assert_eq!(&other.message.payload[..], b"2");
+    assert_eq!(other.message.name.as_deref().unwrap().split(':').nth(1), id.split(':').nth(1));
+    assert_ne!(other.message.name, Some(id), "it has the position of the old one, and is another one");
+}
+
+#[tokio::test]
 async fn a_deleted_consumer_is_made_again_and_nothing_is_lost() {
     let port = open(server().port(), Options::default());
     let name = queue(&port).await;

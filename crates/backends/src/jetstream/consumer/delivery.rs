@@ -1,6 +1,6 @@
 //! From what the server sends to what a worker is handed.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt::Write, sync::Arc};
 
 use memchr::memchr_iter;
 use outboard_core::{Message, Position, Time};
@@ -12,6 +12,9 @@ use crate::jetstream::{
         headers,
     },
 };
+
+/// How long a position and a time can be, with a colon before each.
+const LONGEST_NUMBERS: usize = 42;
 
 /// What the subject of an acknowledgement tells of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +70,7 @@ impl Reader {
         }
         let name = match name.filter(|name| !name.is_empty()) {
             Some(name) => name.into(),
-            None => format!("{}:{}", self.stream, origin.sequence).into(),
+            None => self.own_name(origin),
         };
         Message {
             id: Position::START,
@@ -78,6 +81,16 @@ impl Reader {
             timestamp: origin.stored(),
             run_at,
         }
+    }
+
+    /// An id for a message that came with none, the same for each of its deliveries. The time tells it from the message
+    /// that had its position in a stream of this name before, which was deleted or lost: it is kept with the message, so
+    /// neither a restart nor a restored backup of the stream changes it.
+    fn own_name(&self, origin: &Origin) -> Arc<str> {
+        let mut name = String::with_capacity(self.stream.len() + LONGEST_NUMBERS);
+        write!(name, "{}:{}:{}", self.stream, origin.sequence, origin.stored_ns)
+            .expect("a text takes everything");
+        name.into()
     }
 
     /// The header says it; else a subject below the queue's own does, `orders.created` as `orders/created`.
