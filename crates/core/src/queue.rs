@@ -355,7 +355,7 @@ pub struct QueueStats {
     pub unsettled: Option<u64>,
     /// Waiting for their time.
     pub parked: Option<u64>,
-    /// Dead letters.
+    /// Dead letters. Right after [`Queue::dead`] has looked at them they may be fewer for a moment.
     pub dead: Option<u64>,
     /// The age of the oldest one that is ready.
     pub oldest: Option<Duration>,
