@@ -23,7 +23,9 @@
 //!
 //! **Acknowledgements** are confirmed: the server takes those of one connection in their order, so the last one of each
 //! batch asks for an answer, and its answer is everybody's. What was not answered when a connection ended is said again.
-//! What the server does with it is another matter: it syncs its files every two minutes unless told otherwise.
+//! What the server does with it is another matter: it syncs its files every two minutes unless told otherwise, and one that
+//! is killed has forgotten the last acknowledgements, confirmed or not: those messages come again, with the id that they
+//! had.
 //!
 //! **Recovery.** Claims outlive a connection: messages are acknowledged by their position, so what workers hold is
 //! settled on the next connection, and renewed until then as far as the server waits (`ack_wait`). When the consumer

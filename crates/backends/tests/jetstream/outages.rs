@@ -210,27 +210,25 @@ async fn a_message_in_hand_when_the_server_is_killed_is_settled_and_never_comes_
     let port = open(nats.port(), options);
     let name = queue(&port).await;
     let consumer = consumer(&port, &name).await;
-    // The server tells another time of the consumer's making when it is started for the first time after it.
-    for round in 0..2 {
-        publish(&port, &name, "1").await;
-        publish(&port, &name, "2").await;
-        let (during, after) = (one(&consumer).await, one(&consumer).await);
-        nats.kill();
-        until(&port, |health| matches!(health, Health::Recovering { .. })).await;
-        consumer.settle(Settlement { tag: during.tag, verdict: Verdict::Done, effects: None });
-        nats.restart().unwrap();
-        until(&port, Health::is_ready).await;
-        publish(&port, &name, "3").await;
-        let next = one(&consumer).await;
-        assert_eq!(&next.message.payload[..], b"3", "round {round}: nothing was delivered again");
-        assert_eq!(next.tag.epoch, during.tag.epoch, "round {round}: nothing was said to be deleted");
-        settle(&consumer, &next, Verdict::Done).await;
-        settle(&consumer, &after, Verdict::Done).await;
-        // What is acknowledged is removed from a work queue. A killed server may still count it as pending at the consumer.
-        let stream = raw::request(nats.port(), &format!("$JS.API.STREAM.INFO.{name}"), b"");
-        let stream = String::from_utf8(stream).unwrap();
-        assert!(stream.contains("\"messages\":0,"), "round {round}: all of them are done: {stream}");
-    }
+    publish(&port, &name, "1").await;
+    publish(&port, &name, "2").await;
+    let (during, after) = (one(&consumer).await, one(&consumer).await);
+    // When it is started for the first time after the consumer was made, it tells another time of that.
+    nats.kill();
+    until(&port, |health| matches!(health, Health::Recovering { .. })).await;
+    consumer.settle(Settlement { tag: during.tag, verdict: Verdict::Done, effects: None });
+    nats.restart().unwrap();
+    until(&port, Health::is_ready).await;
+    publish(&port, &name, "3").await;
+    let next = one(&consumer).await;
+    assert_eq!(&next.message.payload[..], b"3", "nothing was delivered again");
+    assert_eq!(next.tag.epoch, during.tag.epoch, "nothing was said to be deleted");
+    settle(&consumer, &next, Verdict::Done).await;
+    settle(&consumer, &after, Verdict::Done).await;
+    // What is acknowledged is removed from a work queue.
+    let stream = raw::request(nats.port(), &format!("$JS.API.STREAM.INFO.{name}"), b"");
+    let stream = String::from_utf8(stream).unwrap();
+    assert!(stream.contains("\"messages\":0,"), "all of them are done: {stream}");
 }
 
 #[tokio::test]
