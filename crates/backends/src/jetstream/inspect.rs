@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 use outboard_core::{Kind, PortError};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     api::{self, ConsumerInfo},
@@ -96,7 +96,8 @@ pub struct ConsumerFacts {
     pub ack_pending: u64,
 }
 
-/// What is known of a consumer: `None` where there is none yet, because its worker makes it.
+/// What is known of a consumer: `None` where the stream has none yet, because its worker makes it. `NotFound` where there is
+/// no stream yet, `Conflict` where none can be made, because another stream has its subjects.
 pub type Asked = Result<Option<ConsumerFacts>, PortError>;
 
 /// So many consumers are asked for at once.
@@ -123,12 +124,32 @@ async fn consumer_facts(connection: &Connection, stream: &str, worker: &str) -> 
                 joined(api::consumers(connection, stream).await?)
             }
             Ok(_) => None,
-            Err(error) if error.kind == Kind::NotFound => None,
+            Err(error) if error.kind == Kind::NotFound => return Err(without(connection, stream).await?),
             Err(error) => return Err(error),
         },
         Err(error) => return Err(error),
     };
     Ok(found.map(ConsumerFacts::from))
+}
+
+/// What to say of a stream that is not there.
+async fn without(connection: &Connection, stream: &str) -> Result<PortError, PortError> {
+    #[derive(Deserialize)]
+    struct Names {
+        streams: Option<Vec<String>>,
+    }
+    for subject in [stream.to_owned(), format!("{stream}.>")] {
+        let asked = json!({ "subject": subject });
+        let found: Names = api::call(connection, "$JS.API.STREAM.NAMES", &asked).await?;
+        if let Some(other) = found.streams.iter().flatten().next() {
+            let text = format!(
+                "there is no stream {stream}, and none can be made: the stream {other} has subjects that overlap with \
+                 its own, `{stream}` and `{stream}.>`"
+            );
+            return Ok(PortError::new(Kind::Conflict, text));
+        }
+    }
+    Ok(PortError::new(Kind::NotFound, format!("there is no stream {stream}")))
 }
 
 impl From<ConsumerInfo> for ConsumerFacts {

@@ -20,7 +20,9 @@ pub struct Facts {
     pub read_only_of: Option<String>,
     /// The most memory that its data may take, in bytes; 0 is no limit.
     pub max_memory: Option<u64>,
-    /// What it does when that is reached: `noeviction`, `allkeys-lru` …
+    /// The memory that is taken now, in bytes.
+    pub used_memory: Option<u64>,
+    /// What it does when the most is reached: `noeviction`, `allkeys-lru` …
     pub eviction: Option<String>,
     /// Whether it appends every change to a file.
     pub append_only: Option<bool>,
@@ -72,6 +74,7 @@ async fn ask(target: &Target) -> Result<Facts, PortError> {
         version: fact("redis_version"),
         read_only_of: is_read_only.then(|| primary().unwrap_or_default()),
         max_memory: fact("maxmemory").and_then(|bytes| bytes.parse().ok()),
+        used_memory: fact("used_memory").and_then(|bytes| bytes.parse().ok()),
         eviction: fact("maxmemory_policy"),
         append_only: fact("aof_enabled").map(|enabled| enabled == "1"),
         ..Facts::default()

@@ -9,8 +9,15 @@ use outboard_core::{
 };
 use tokio::time::timeout;
 
-use super::{Found, Steps, queue_arguments};
-use crate::rabbitmq::{connection::Connection, url::Target};
+use super::{Found, Steps, explain, queue_arguments, short};
+use crate::rabbitmq::{
+    codec::{
+        method::{Method, flags},
+        table::Table,
+    },
+    connection::Connection,
+    url::Target,
+};
 
 /// How long the broker may take to let us in, and to tell of one queue.
 const WITHIN: Duration = Duration::from_secs(5);
@@ -86,7 +93,11 @@ async fn inspect_queue(connection: &Connection, spec: &QueueSpec) -> QueueFacts 
     let found = steps.look(&spec.name).await;
     let count = |count: fn(&Found) -> u32| found.as_ref().ok().map(|found| count(found).into());
     let (ready, consumers) = (count(|found| found.ready), count(|found| found.consumers));
+    let exchanges = if spec.create { steps.compare_exchanges(spec).await } else { Ok(Vec::new()) };
     let declared = match found {
+        _ if !matches!(&exchanges, Ok(same) if same.is_empty()) => {
+            exchanges.map(|differences| Declared::Differs(differences.join("; ").into()))
+        }
         // It is there: declaring it only compares, and makes nothing.
         Ok(_) if spec.create => steps.compare(spec).await,
         Ok(_) => Ok(Declared::Same),
@@ -100,6 +111,33 @@ async fn inspect_queue(connection: &Connection, spec: &QueueSpec) -> QueueFacts 
 }
 
 impl Steps<'_> {
+    /// What differs of the exchanges that are there; one that is missing would be made by a comparison.
+    async fn compare_exchanges(&mut self, spec: &QueueSpec) -> Result<Vec<Arc<str>>, PortError> {
+        let mut differences = Vec::new();
+        for binding in &spec.bindings {
+            match self.look_at_exchange(&binding.exchange).await {
+                Ok(()) => {}
+                Err(error) if error.kind == Kind::NotFound => continue,
+                Err(error) => return Err(error),
+            }
+            if let Declared::Differs(what) = self.exchange(binding).await? {
+                differences.push(what);
+            }
+        }
+        Ok(differences)
+    }
+
+    async fn look_at_exchange(&mut self, name: &str) -> Result<(), PortError> {
+        let declare = Method::ExchangeDeclare {
+            reserved1: 0,
+            exchange: short("an exchange", name)?,
+            kind: short("an exchange's kind", "direct")?,
+            flags: flags::PASSIVE,
+            arguments: Table::default(),
+        };
+        self.call(&declare).await.map(drop).map_err(|error| explain(&format!("the exchange `{name}`"), error))
+    }
+
     async fn compare(&mut self, spec: &QueueSpec) -> Result<Declared, PortError> {
         self.queue(&spec.name, queue_arguments(spec)?).await
     }
