@@ -158,10 +158,10 @@ impl Supervisor {
         let (target, purpose) = (&self.target, self.purpose);
         match error.kind {
             Kind::Unavailable | Kind::Unknown => {
-                tracing::warn!(%target, purpose, %error, "RabbitMQ is not reached; it is tried again until it is");
+                tracing::warn!(server = %target, purpose, %error, "RabbitMQ is not reached; it is tried again until it is");
             }
             _ => {
-                tracing::error!(%target, purpose, %error, "RabbitMQ refuses us; it is asked again now and then")
+                tracing::error!(server = %target, purpose, %error, "RabbitMQ refuses us; it is asked again now and then")
             }
         }
     }
@@ -170,7 +170,7 @@ impl Supervisor {
     async fn serve(&self, connection: Connection, recovery: &mut Recovery) -> Option<PortError> {
         let (target, purpose, attempts) = (&self.target, self.purpose, recovery.attempts());
         if attempts > 0 {
-            tracing::info!(%target, purpose, attempts, "RabbitMQ is reached again");
+            tracing::info!(server = %target, purpose, attempts, "RabbitMQ is reached again");
         }
         self.told.forget();
         let began = Instant::now();
@@ -188,7 +188,7 @@ impl Supervisor {
         let unknown = || PortError::new(Kind::Unavailable, "the connection ended");
         let error = ended.borrow().clone().unwrap_or_else(unknown);
         self.connection.send_replace(None);
-        tracing::warn!(%target, purpose, %error, "the connection to RabbitMQ is lost");
+        tracing::warn!(server = %target, purpose, %error, "the connection to RabbitMQ is lost");
         if began.elapsed() >= SHORT {
             *recovery = Recovery::begin(SystemClock.now());
         }

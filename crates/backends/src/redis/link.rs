@@ -133,7 +133,7 @@ async fn connect(shared: &Shared, generation: u64, recovery: &mut Recovery) -> C
         };
         let error = match timeout(within, opening).await.map_err(late).flatten() {
             Ok(connection) => {
-                tracing::info!(target = %shared.target, attempts = recovery.attempts(), "connected to Redis");
+                tracing::info!(server = %shared.target, attempts = recovery.attempts(), "connected to Redis");
                 return connection;
             }
             Err(error) => error,
