@@ -92,7 +92,8 @@ fn capabilities() -> QueueCapabilities {
         routing: false,
         headers: true,
         dead: DeadKeeping::Trimmed { max: MOST_DEAD, after: DEAD_FOR },
-        identity: MessageIdentity::WhenPublished,
+        // Sidekiq gives every job its `jid`.
+        identity: MessageIdentity::Always,
     }
 }
 
