@@ -23,6 +23,11 @@ fn parse(url: &str) -> Result<Address, PortError> {
         Some("sidekiq+redis" | "sidekiq+rediss") => url.parse().map(Address::Sidekiq),
         #[cfg(feature = "jetstream")]
         Some("nats" | "tls") => url.parse().map(Address::JetStream),
+        Some("redis" | "rediss") => {
+            let text =
+                "the broker's URL is one of Redis: for Sidekiq's queues there, write `sidekiq+` before it";
+            Err(PortError::new(Kind::Invalid, text))
+        }
         _ => {
             let text = "the broker's URL begins with amqp://, amqps://, sidekiq+redis://, sidekiq+rediss://, nats:// or tls://";
             Err(PortError::new(Kind::Invalid, text))
@@ -33,6 +38,37 @@ fn parse(url: &str) -> Result<Address, PortError> {
 /// Whether a URL is one that [`open`] takes. The error names what is wrong, and no password.
 pub fn check_url(url: &str) -> Result<(), PortError> {
     parse(url).map(drop)
+}
+
+/// Whether the broker of a URL can have a queue of this name. The error names what is wrong with it.
+#[cfg(any(feature = "rabbitmq", feature = "sidekiq", feature = "jetstream"))]
+pub fn check_queue(url: &str, name: &str) -> Result<(), PortError> {
+    match parse(url)? {
+        #[cfg(feature = "rabbitmq")]
+        Address::RabbitMq(_) => crate::rabbitmq::check_name(name),
+        #[cfg(feature = "sidekiq")]
+        Address::Sidekiq(_) => crate::sidekiq::checked_name(name).map(drop),
+        #[cfg(feature = "jetstream")]
+        Address::JetStream(_) => crate::jetstream::check_stream(name),
+    }
+}
+
+/// Whether the CA file that a URL names is there, and holds certificates; so it does when none is named. `Invalid` with what
+/// is wrong with it.
+#[cfg(any(feature = "rabbitmq", feature = "sidekiq", feature = "jetstream"))]
+pub async fn check_ca_file(url: &str) -> Result<(), PortError> {
+    let tls = match parse(url)? {
+        #[cfg(feature = "rabbitmq")]
+        Address::RabbitMq(target) => target.tls,
+        #[cfg(feature = "sidekiq")]
+        Address::Sidekiq(address) => address.target.tls,
+        #[cfg(feature = "jetstream")]
+        Address::JetStream(target) => Some(target.tls),
+    };
+    match tls {
+        Some(tls) => crate::tls::roots(&tls).await.map(drop),
+        None => Ok(()),
+    }
 }
 
 /// The queue that a URL names, if it names one.

@@ -22,3 +22,5 @@ pub mod redis_store;
 pub mod sidekiq;
 
 pub use address::{OpenOptions, check_url, open, queue_of_url};
+#[cfg(any(feature = "rabbitmq", feature = "sidekiq", feature = "jetstream"))]
+pub use address::{check_ca_file, check_queue};

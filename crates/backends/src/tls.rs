@@ -157,7 +157,7 @@ impl Peer<'_> {
 }
 
 /// The public roots (Mozilla's), or the ones of the file that is named.
-async fn roots(tls: &Tls) -> Result<RootCertStore, PortError> {
+pub(crate) async fn roots(tls: &Tls) -> Result<RootCertStore, PortError> {
     let mut roots = RootCertStore::empty();
     let Some(path) = tls.ca_file.clone() else {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());

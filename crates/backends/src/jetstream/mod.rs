@@ -58,6 +58,7 @@ use outboard_core::{
 };
 use tokio::{sync::watch, time::Instant};
 
+pub(crate) use self::naming::check_stream;
 use self::{consumer::JetStreamConsumer, link::Link, naming::dead_stream, publish::Publisher};
 pub use self::{
     inspect::{Account, Asked, ConsumerFacts, Facts, inspect, inspect_consumers},

@@ -19,6 +19,7 @@ mod url;
 pub use codec::table::{Table, Value};
 pub use options::Options;
 pub use queue::RabbitMq;
+pub(crate) use queue::check_name;
 pub use topology::inspect::{Facts, QueueFacts, inspect};
 pub use url::Target;
 

@@ -90,9 +90,7 @@ impl RabbitMq {
     fn check(&self, spec: &ConsumeSpec) -> Result<(), PortError> {
         let invalid = |text: String| Err(PortError::new(Kind::Invalid, text));
         let queue = &spec.queue.name;
-        if queue.is_empty() || queue.len() > 200 {
-            return invalid(format!("a queue's name has 1 to 200 bytes; `{queue}` has {}", queue.len()));
-        }
+        check_name(queue)?;
         if spec.tag.as_ref().is_some_and(|tag| tag.len() > 255) {
             return invalid("a consumer tag has at most 255 bytes".to_owned());
         }
@@ -159,6 +157,15 @@ impl RabbitMq {
             oldest: None,
         })
     }
+}
+
+/// Checks a queue's name: those of its retries and dead letters are longer, and have to fit, too.
+pub(crate) fn check_name(queue: &str) -> Result<(), PortError> {
+    if queue.is_empty() || queue.len() > 200 {
+        let text = format!("a queue's name has 1 to 200 bytes; `{queue}` has {}", queue.len());
+        return Err(PortError::new(Kind::Invalid, text));
+    }
+    Ok(())
 }
 
 /// Away, or there and taking nothing.

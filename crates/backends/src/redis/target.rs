@@ -22,7 +22,7 @@ use crate::tls::{Peer, Tls};
 #[derive(Clone)]
 pub struct Target {
     info: ConnectionInfo,
-    tls: Option<Tls>,
+    pub(crate) tls: Option<Tls>,
 }
 
 impl std::str::FromStr for Target {

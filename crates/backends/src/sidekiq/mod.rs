@@ -26,6 +26,7 @@ mod scripts;
 mod stamp;
 
 pub use port::Sidekiq;
+pub(crate) use url::checked_name;
 pub use url::{Address, Jobs};
 
 #[cfg(test)]

@@ -64,7 +64,7 @@ impl std::str::FromStr for Address {
 }
 
 /// A queue's name that Sidekiq understands.
-pub(super) fn checked_name(name: &str) -> Result<QueueName, PortError> {
+pub(crate) fn checked_name(name: &str) -> Result<QueueName, PortError> {
     if name.is_empty() || name.len() > 200 || name.chars().any(|c| c.is_whitespace() || c.is_control()) {
         let text = format!("`{}` is no name of a queue: 1 to 200 bytes without spaces", name.escape_debug());
         return Err(PortError::new(Kind::Invalid, text));
