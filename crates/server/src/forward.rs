@@ -36,7 +36,7 @@ impl Brokers {
         let Some((url, queue)) = config.source.as_ref().zip(config.queue_name()) else {
             return Ok(Source::Log);
         };
-        let options = OpenOptions { ack_timeout: config.ack_timeout.0 };
+        let options = OpenOptions { ack_timeout: config.ack_timeout().0 };
         let broker = match self.0.entry((url.expose().to_owned(), options.ack_timeout)) {
             Entry::Occupied(open) => open.get().clone(),
             Entry::Vacant(place) => {
@@ -75,7 +75,7 @@ fn worker(config: &WorkerConfig, client: &Client, brokers: &mut Brokers) -> Resu
             [] => TypeSet::everything(),
             types => types.iter().map(|pattern| pattern.0.clone()).collect(),
         },
-        start: match config.from {
+        start: match config.from.unwrap_or_default() {
             Begin::Beginning => Start::Beginning,
             Begin::End => Start::End,
         },

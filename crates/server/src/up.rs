@@ -8,7 +8,7 @@ use std::{
 };
 
 use outboard::{Source, Workers, WorkersOptions};
-use outboard_core::{Health, Log, TypeSet, lifecycle::Shutdown};
+use outboard_core::{Health, Kind, Log, TypeSet, lifecycle::Shutdown};
 use outboard_embedded::Embedded;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -16,7 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     address,
     api::{Api, BodyLimit, CommandRules, MetricsOnly, OriginRule, Phase, RequestLimits},
-    config::{Config, Limits},
+    config::{Config, ConfigError, Limits},
     echo, forward,
     metrics::HttpMetrics,
     output::{self, Exit, Output},
@@ -35,6 +35,7 @@ const LAST_REQUESTS: Duration = Duration::from_secs(2);
 pub(crate) async fn run(config: Config, started: Instant, output: Output) -> Result<(), Exit> {
     let signals = Signals::listen()?;
     let connections = open_files(&config.limits);
+    check_ca_files(&config).await?;
     // A port that is taken leaves no new directory behind; a directory that another server holds is told before its
     // ports are.
     let early = if config.data_dir.exists() { None } else { Some(Ports::bind(&config).await?) };
@@ -104,6 +105,18 @@ async fn drain(time: Duration, workers: &Workers, servers: Servers) -> Result<()
     Ok(())
 }
 
+/// Whether the CA files are there that the brokers' URLs name: another machine may have checked the configuration.
+async fn check_ca_files(config: &Config) -> Result<(), ConfigError> {
+    for (index, worker) in config.workers.iter().enumerate() {
+        let Some(source) = &worker.source else { continue };
+        if let Err(error) = outboard_backends::check_ca_file(source.expose()).await {
+            let mend = "name a file with certificates in PEM that this user can read";
+            return Err(ConfigError::new(format!("workers[{index}].source"), &*error.message, mend));
+        }
+    }
+    Ok(())
+}
+
 async fn start_workers(config: &Config, storage: &Embedded) -> Result<Arc<Workers>, Exit> {
     let workers =
         Workers::new(Arc::new(storage.clone()), Arc::new(storage.clone()), WorkersOptions::default());
@@ -112,7 +125,11 @@ async fn start_workers(config: &Config, storage: &Embedded) -> Result<Arc<Worker
         configs => forward::workers(configs).map_err(Exit::failure)?,
     };
     for spec in specs {
-        workers.start(spec).await.map_err(Exit::failure)?;
+        let name = spec.name.clone();
+        workers.start(spec).await.map_err(|error| match error.kind {
+            Kind::Invalid | Kind::Unsupported => Exit::usage(format_args!("worker `{name}`: {error}")),
+            _ => Exit::failure(error),
+        })?;
     }
     Ok(Arc::new(workers))
 }

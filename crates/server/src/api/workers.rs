@@ -101,13 +101,15 @@ impl Api {
     /// Pauses a worker; the body may say why.
     pub(super) async fn pause_worker(&self, name: &str, body: &[u8]) -> Result<Answer, Problem> {
         let reason = parse_reason(body)?;
-        self.workers.pause(name, reason).await.map_err(|error| Problem::from(&error))?;
+        self.workers.pause(name, reason.clone()).await.map_err(|error| Problem::from(&error))?;
+        tracing::info!(worker = name, reason, "the worker is paused");
         Ok(json::answer(StatusCode::OK, &Paused { name, paused: true }))
     }
 
     /// Resumes a worker.
     pub(super) async fn resume_worker(&self, name: &str) -> Result<Answer, Problem> {
         self.workers.resume(name).await.map_err(|error| Problem::from(&error))?;
+        tracing::info!(worker = name, "the worker is resumed");
         Ok(json::answer(StatusCode::OK, &Paused { name, paused: false }))
     }
 }

@@ -100,7 +100,10 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         let node = self.structure()?;
         let items = match node.data {
             Data::List(items) => items,
-            Data::Map(entries) => numbered(entries)?,
+            Data::Map(entries) if is_numbered(&entries) => numbered(entries)?,
+            Data::Map(_) => {
+                return Err(ConfigError::new("", "is a section", "write a list: begin each entry with `- `"));
+            }
             Data::Text { .. } if node.is_null() => Vec::new(),
             Data::Text { .. } => {
                 return Err(ConfigError::new("", "is not a list", "write a list, such as [a, b]"));
@@ -153,6 +156,12 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     }
 
     serde::forward_to_deserialize_any! { i128 u128 f32 f64 char bytes byte_buf unit unit_struct tuple tuple_struct ignored_any }
+}
+
+/// Whether a section may have been meant as a list: a variable makes one, which says which entry is meant.
+fn is_numbered(entries: &[(String, Node)]) -> bool {
+    let is_of_variable = |node: &Node| matches!(node.origin, Origin::Variable(_));
+    entries.iter().any(|(key, node)| key.parse::<usize>().is_ok() || is_of_variable(node))
 }
 
 /// A list that was given by numbers: `OUTBOARD_WORKERS__0__…`, `OUTBOARD_WORKERS__1__…`.

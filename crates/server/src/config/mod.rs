@@ -3,6 +3,7 @@
 mod de;
 pub(crate) mod env;
 mod error;
+mod keys;
 mod node;
 pub(crate) mod source;
 mod units;
@@ -270,26 +271,26 @@ pub(crate) fn load(
         let path: Vec<String> = key.split('.').map(str::to_owned).collect();
         root.set(&path, Node::text(value.clone(), Origin::Flag(flag)));
     }
-    let config: Config = de::from_node(&root)?;
+    let mut config: Config = de::from_node(&root)?;
     config.validate().map_err(|error| locate(&root, error))?;
+    config.workers.iter_mut().for_each(WorkerConfig::complete);
     Ok(config)
 }
 
-/// Points an error of `validate` at the place its key was given.
+/// Points an error of `validate` at the place its key was given, or where it should have been.
 fn locate(root: &Node, error: ConfigError) -> ConfigError {
     let mut node = root;
     let path = error.path.replace('[', ".").replace(']', "");
-    for key in path.split('.') {
-        node = match &node.data {
-            Data::Map(entries) => match entries.iter().find(|(name, _)| name == key) {
-                Some((_, inner)) => inner,
-                None => return error,
-            },
-            Data::List(items) => match key.parse::<usize>().ok().and_then(|index| items.get(index)) {
-                Some(inner) => inner,
-                None => return error,
-            },
+    for (depth, key) in path.split('.').enumerate() {
+        let inner = match &node.data {
+            Data::Map(entries) => entries.iter().find(|(name, _)| name == key).map(|(_, inner)| inner),
+            Data::List(items) => key.parse::<usize>().ok().and_then(|index| items.get(index)),
             Data::Text { .. } => break,
+        };
+        node = match inner {
+            Some(inner) => inner,
+            None if depth == 0 => return error,
+            None => break,
         };
     }
     error.at(&node.origin)

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     error::ConfigError,
+    keys::SourceKind,
     units::{MASK, Span, as_text, in_range},
     worker::WorkerConfig,
 };
@@ -65,13 +66,10 @@ impl fmt::Debug for BrokerUrl {
 
 as_text!(BrokerUrl);
 
-/// How the broker keeps the queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+/// How RabbitMQ keeps the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum QueueType {
-    /// As the broker does by itself.
-    #[default]
-    Usual,
     /// RabbitMQ's classic queue.
     Classic,
     /// RabbitMQ's replicated queue.
@@ -87,9 +85,9 @@ pub(crate) struct BindingConfig {
     /// How it routes.
     #[serde(default, rename = "type")]
     pub routing: RoutingType,
-    /// The routing key.
+    /// The routing key, which a fanout has no use for.
     #[serde(default)]
-    pub key: String,
+    pub key: Option<String>,
 }
 
 /// How an exchange routes.
@@ -167,25 +165,25 @@ pub(crate) fn consume_spec(worker: &WorkerConfig, queue: &str) -> ConsumeSpec {
             RoutingType::Fanout => Routing::Fanout,
         },
         arguments: Default::default(),
-        key: binding.key.as_str().into(),
+        key: binding.key.as_deref().unwrap_or_default().into(),
     });
     let queue = QueueSpec {
         kind: match worker.queue_type {
-            QueueType::Usual => QueueKind::Usual,
-            QueueType::Classic => QueueKind::Classic,
-            QueueType::Quorum => QueueKind::Quorum,
+            None => QueueKind::Usual,
+            Some(QueueType::Classic) => QueueKind::Classic,
+            Some(QueueType::Quorum) => QueueKind::Quorum,
         },
         bindings: bindings.collect(),
-        create: worker.create,
+        create: worker.create.unwrap_or(true),
         ..QueueSpec::named(queue)
     };
     ConsumeSpec {
-        prefetch: match worker.prefetch {
+        prefetch: match worker.prefetch.unwrap_or_default() {
             PrefetchConfig::Auto => Prefetch::Auto { max: MAX_AUTO_PREFETCH },
             PrefetchConfig::Fixed(number) => Prefetch::Fixed(number),
         },
         hold: worker.timeout.0,
-        identify: match worker.id {
+        identify: match worker.id.unwrap_or_default() {
             IdFrom::Publisher => Identify::ByPublisher,
             IdFrom::Content => Identify::ByContent,
         },
@@ -195,37 +193,30 @@ pub(crate) fn consume_spec(worker: &WorkerConfig, queue: &str) -> ConsumeSpec {
 
 /// The keys beside `source:` of one worker.
 pub(super) fn validate(worker: &WorkerConfig, path: &dyn Fn(&str) -> String) -> Result<(), ConfigError> {
-    let Some(source) = &worker.source else {
-        let of_queue = [
-            ("queue", worker.queue.is_some()),
-            ("queue_type", worker.queue_type != QueueType::Usual),
-            ("bindings", !worker.bindings.is_empty()),
-            ("prefetch", worker.prefetch != PrefetchConfig::Auto),
-            ("long", worker.long),
-        ];
-        if let Some((key, _)) = of_queue.iter().find(|(_, is_given)| *is_given) {
-            let problem = "is for workers with a `source`, and this one takes its messages from the log";
-            return Err(ConfigError::new(
-                path(key),
-                problem,
-                "add `source:` with the broker's URL, or remove it",
-            ));
-        }
-        return Ok(());
-    };
-    if worker.queue_name().is_none() {
+    let Some(source) = &worker.source else { return Ok(()) };
+    let Some(queue) = worker.queue_name() else {
         let mend = format!("add `queue:` with the name of the queue at {source}");
         return Err(ConfigError::new(path("queue"), "is missing", mend));
+    };
+    if let Err(error) = outboard_backends::check_queue(source.expose(), &queue) {
+        // The backend's word holds the mend already.
+        return Err(<ConfigError as serde::de::Error>::custom(error.message).under_key(&path("queue")));
+    }
+    if let Some(of_url) = outboard_backends::queue_of_url(source.expose()).filter(|of_url| *of_url != queue) {
+        let problem = format!("is not the queue that the URL of `source` names (`{of_url}`)");
+        return Err(ConfigError::new(path("queue"), problem, "name it once").given(queue));
     }
     if worker.bindings.len() > 100 {
         return Err(ConfigError::new(path("bindings"), "are more than 100", "bind fewer"));
     }
-    in_range(&path("ack_timeout"), worker.ack_timeout, Span::seconds(1), Span::seconds(30 * 86_400))?;
-    let is_rabbitmq = source.expose().starts_with("amqp");
-    if is_rabbitmq && !worker.long && worker.timeout >= worker.ack_timeout {
+    for (index, binding) in worker.bindings.iter().enumerate() {
+        binding.validate(&|key| path(&format!("bindings[{index}].{key}")))?;
+    }
+    let ack_timeout = worker.ack_timeout();
+    in_range(&path("ack_timeout"), ack_timeout, Span::seconds(1), Span::seconds(30 * 86_400))?;
+    if SourceKind::of(worker) == SourceKind::RabbitMq && !worker.long && worker.timeout >= ack_timeout {
         let problem = format!(
-            "is not below the broker's ack timeout ({}), which takes a delivery back from who holds it longer",
-            worker.ack_timeout
+            "is not below the broker's ack timeout ({ack_timeout}), which takes a delivery back from who holds it longer"
         );
         let mend = "set `long: true`, or raise the broker's `consumer_timeout` and `ack_timeout` here";
         return Err(ConfigError::new(path("timeout"), problem, mend).given(worker.timeout));
@@ -233,10 +224,41 @@ pub(super) fn validate(worker: &WorkerConfig, path: &dyn Fn(&str) -> String) -> 
     Ok(())
 }
 
-/// RabbitMQ's default.
-pub(super) const fn default_ack_timeout() -> Span {
-    Span(Duration::from_secs(30 * 60))
+impl BindingConfig {
+    fn validate(&self, path: &dyn Fn(&str) -> String) -> Result<(), ConfigError> {
+        let wrong = |key: &str, problem: &str, mend: &str| Err(ConfigError::new(path(key), problem, mend));
+        if self.exchange.is_empty() {
+            let problem =
+                "is empty: to the default exchange every queue is bound by its name, and in no other way";
+            return wrong("exchange", problem, "name another exchange, or remove the binding");
+        }
+        let is_long = |text: &str| text.len() > MAX_SHORT_BYTES;
+        if is_long(&self.exchange) || self.key.as_deref().is_some_and(is_long) {
+            let key = if is_long(&self.exchange) { "exchange" } else { "key" };
+            return wrong(key, "is longer than RabbitMQ takes", "write at most 255 bytes");
+        }
+        match (self.routing, &self.key) {
+            (RoutingType::Fanout, Some(_)) => wrong(
+                "key",
+                "has no effect: an exchange of the type fanout sends everything to every queue",
+                "remove it, or bind to an exchange of the type direct or topic",
+            ),
+            (RoutingType::Topic, None) => {
+                wrong("key", "is missing", "add it, such as \"orders.*\", or \"#\" for everything")
+            }
+            (RoutingType::Direct, None) => {
+                wrong("key", "is missing", "add the routing key that messages are published with")
+            }
+            _ => Ok(()),
+        }
+    }
 }
+
+/// The longest name of an exchange, and the longest routing key.
+const MAX_SHORT_BYTES: usize = 255;
+
+/// RabbitMQ's default.
+pub(super) const USUAL_ACK_TIMEOUT: Span = Span(Duration::from_secs(30 * 60));
 
 #[cfg(test)]
 mod tests {

@@ -129,6 +129,102 @@ fn every_mistake_names_key_and_place_and_mend() {
     }
 }
 
+/// A worker on a broker, with one more line.
+fn on_broker(source: &str, line: &str) -> String {
+    format!("workers:\n- name: a\n  url: http://h/\n  source: {source}\n  {line}\n")
+}
+
+const MQ: &str = "amqp://u:hunter2@mq";
+const NATS: &str = "nats://u:hunter2@mq";
+const SIDEKIQ: &str = "sidekiq+redis://:hunter2@cache/0?queue=a";
+
+#[test]
+fn what_a_broker_cannot_have_or_has_no_use_for_is_told_from_the_file_alone() {
+    let bind = |binding: &str| format!("queue: q\n  bindings: [{binding}]");
+    let cases: &[(&str, &str, &[&str])] = &[
+        (MQ, "prefetch: 1", &["`workers[0].queue` (", ":2)", "is missing", "amqp://u:***@mq"]),
+        (MQ, &format!("queue: {}", "q".repeat(201)), &["`workers[0].queue` (", ":5)", "1 to 200 bytes"]),
+        (MQ, "queue: q\n  queue_type: lazy", &["`workers[0].queue_type` (", "write classic or quorum"]),
+        (MQ, "queue: q\n  from: end", &["`workers[0].from` (", ":6)", "a place in the log", "remove it"]),
+        (MQ, "queue: q\n  types: [a]", &["`workers[0].types` (", ":6)", "every message of its queue"]),
+        (MQ, "queue: q\n  bindings: {exchange: shop}", &["`workers[0].bindings` (", "is a section", "list"]),
+        (MQ, &bind("{exchange: s}"), &["`workers[0].bindings[0].key` (", ":6)", "is missing", "orders.*"]),
+        (MQ, &bind("{exchange: s, type: direct}"), &["`workers[0].bindings[0].key` (", "is missing"]),
+        (MQ, &bind("{exchange: s, type: fanout, key: k}"), &["bindings[0].key` (", "fanout", "remove it"]),
+        (MQ, &bind("{exchange: '', key: k}"), &["`workers[0].bindings[0].exchange` (", "is empty"]),
+        (MQ, &bind(&format!("{{exchange: s, key: {}}}", "k".repeat(256))), &["bindings[0].key` (", "255"]),
+        (NATS, "queue: a.b", &["`workers[0].queue` (", ":5)", "a stream's name", "without spaces"]),
+        (
+            NATS,
+            &bind("{exchange: s, key: k}"),
+            &["`workers[0].bindings` (", ":6)", "no exchanges", "subjects"],
+        ),
+        (NATS, "queue: q\n  queue_type: quorum", &["`workers[0].queue_type` (", "RabbitMQ", "remove it"]),
+        (NATS, "queue: q\n  id: content", &["`workers[0].id` (", ":6)", "Nats-Msg-Id", "remove it"]),
+        (NATS, "queue: q\n  ack_timeout: 1h", &["`workers[0].ack_timeout` (", "RabbitMQ's", "remove it"]),
+        (NATS, "queue: q\n  from: beginning", &["`workers[0].from` (", ":6)"]),
+        (SIDEKIQ, "queue: b", &["`workers[0].queue` (", ":5)", "`b`", "`a`", "name it once"]),
+        (SIDEKIQ, "bindings: [{exchange: s, key: k}]", &["`workers[0].bindings` (", "no exchanges"]),
+        (SIDEKIQ, "queue_type: classic", &["`workers[0].queue_type` (", "RabbitMQ"]),
+        (SIDEKIQ, "ack_timeout: 1h", &["`workers[0].ack_timeout` (", "RabbitMQ's"]),
+        ("sidekiq+redis://cache", "queue: a b", &["`workers[0].queue` (", "a b", "without spaces"]),
+        ("redis://cache", "queue: a", &["`workers[0].source` (", ":4)", "`sidekiq+`"]),
+    ];
+    for (source, lines, parts) in cases {
+        let error = load_text(&on_broker(source, lines), &[], &[]).expect_err(lines).to_string();
+        for part in *parts {
+            assert!(error.contains(part), "{source} {lines:?} gave {error:?}, which lacks {part:?}");
+        }
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
+fn the_keys_of_brokers_are_refused_without_one_before_anything_else_is_missed() {
+    for line in [
+        "queue: q",
+        "queue_type: quorum",
+        "create: true",
+        "bindings: [{exchange: s, key: k}]",
+        "prefetch: auto",
+        "id: publisher",
+        "ack_timeout: 30m",
+        "long: true",
+    ] {
+        let text = format!("workers:\n- name: a\n  url: http://h/\n  {line}\n");
+        let error = load_text(&text, &[], &[]).expect_err(line).to_string();
+        let key = line.split(':').next().unwrap();
+        assert!(error.contains(&format!("`workers[0].{key}` (")) && error.contains(":4)"), "{error}");
+        assert!(error.contains("add `source:`"), "{error}");
+    }
+}
+
+#[test]
+fn what_has_an_effect_is_taken_and_printed_and_nothing_else_is() {
+    for (source, lines, printed) in [
+        (MQ, "queue: q\n  queue_type: quorum\n  create: false\n  id: content\n  ack_timeout: 1h", "1h"),
+        (MQ, "queue: q\n  bindings: [{exchange: s, type: fanout}, {exchange: s, key: ''}]", "30m"),
+        (NATS, "queue: q\n  create: false\n  prefetch: 7\n  long: true", "null"),
+        (SIDEKIQ, "queue: a\n  id: content\n  prefetch: 7\n  create: false\n  long: true", "null"),
+    ] {
+        let config = load_text(
+            &on_broker(&source.replace("u:hunter2@", "").replace(":hunter2@", ""), lines),
+            &[],
+            &[],
+        )
+        .unwrap();
+        let json = serde_json::to_value(&config).unwrap();
+        let ack_timeout = json["workers"][0]["ack_timeout"].as_str().unwrap_or("null");
+        assert_eq!((ack_timeout, json["workers"][0]["from"].is_null()), (printed, true), "{lines}");
+        assert_eq!(load_text(&json.to_string(), &[], &[]).unwrap(), config, "what is printed is read again");
+    }
+    let config = serde_json::to_value(load_text(WORKER, &[], &[]).unwrap()).unwrap();
+    assert_eq!(
+        (config["workers"][0]["from"].as_str(), config["workers"][0]["prefetch"].as_str()),
+        (Some("end"), None)
+    );
+}
+
 #[test]
 fn a_wrong_variable_is_named_by_its_own_name() {
     let message = |name: &str, value: &str| load_text("", &[(name, value)], &[]).unwrap_err().to_string();

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     error::ConfigError,
-    source::{self, BindingConfig, BrokerUrl, IdFrom, PrefetchConfig, QueueType, default_ack_timeout},
+    keys,
+    source::{self, BindingConfig, BrokerUrl, IdFrom, PrefetchConfig, QueueType},
     units::{Pattern, Secret, Span, Url, in_range, whole},
 };
 
@@ -21,7 +22,7 @@ pub(crate) struct WorkerConfig {
     /// For people.
     #[serde(default)]
     pub description: String,
-    /// What it handles, such as `orders/*`. With a source it is everything, unless this says otherwise.
+    /// What it handles of the log, such as `orders/*`. With a source it is everything.
     #[serde(default)]
     pub types: Vec<Pattern>,
     /// Where messages are POSTed to.
@@ -44,9 +45,9 @@ pub(crate) struct WorkerConfig {
     /// A URL that answers 2xx while the app is well.
     #[serde(default)]
     pub probe: Option<Url>,
-    /// Where a worker that was never seen begins.
+    /// Where in the log a worker that was never seen begins; at the end by default.
     #[serde(default)]
-    pub from: Begin,
+    pub from: Option<Begin>,
     /// Sent with every request.
     #[serde(default)]
     pub headers: BTreeMap<String, Secret>,
@@ -56,25 +57,25 @@ pub(crate) struct WorkerConfig {
     /// The queue's name.
     #[serde(default)]
     pub queue: Option<String>,
-    /// How the broker keeps the queue, and with it those for retries and dead letters. To be named for one that is there
+    /// How RabbitMQ keeps the queue, if not as it does by itself, and with it those for retries and dead letters. To be named for one that is there
     /// already: the broker tells it only of a queue that may be made (`create`) and differs in nothing else.
     #[serde(default)]
-    pub queue_type: QueueType,
-    /// Whether the queue is made when it is missing.
-    #[serde(default = "default_create")]
-    pub create: bool,
+    pub queue_type: Option<QueueType>,
+    /// Whether the queue is made when it is missing; it is by default.
+    #[serde(default)]
+    pub create: Option<bool>,
     /// What leads to the queue, besides its name.
     #[serde(default)]
     pub bindings: Vec<BindingConfig>,
     /// How many deliveries may be unsettled.
     #[serde(default)]
-    pub prefetch: PrefetchConfig,
+    pub prefetch: Option<PrefetchConfig>,
     /// Where a message's id comes from when its publisher gave none.
     #[serde(default)]
-    pub id: IdFrom,
-    /// How long RabbitMQ lets a delivery be unsettled.
-    #[serde(default = "default_ack_timeout")]
-    pub ack_timeout: Span,
+    pub id: Option<IdFrom>,
+    /// How long RabbitMQ lets a delivery be unsettled; 30 minutes by default.
+    #[serde(default)]
+    pub ack_timeout: Option<Span>,
     /// Takes each message into the log first, so that a handler may take longer than the broker waits.
     #[serde(default)]
     pub long: bool,
@@ -111,10 +112,6 @@ const fn default_concurrency() -> u32 {
     32
 }
 
-const fn default_create() -> bool {
-    true
-}
-
 const fn default_timeout() -> Span {
     Span::seconds(30)
 }
@@ -138,16 +135,16 @@ impl WorkerConfig {
             backoff: BackoffConfig::default(),
             secret: None,
             probe: None,
-            from: Begin::End,
+            from: None,
             headers: BTreeMap::new(),
             source: None,
             queue: None,
-            queue_type: QueueType::Usual,
-            create: true,
+            queue_type: None,
+            create: None,
             bindings: Vec::new(),
-            prefetch: PrefetchConfig::Auto,
-            id: IdFrom::Publisher,
-            ack_timeout: default_ack_timeout(),
+            prefetch: None,
+            id: None,
+            ack_timeout: None,
             long: false,
         }
     }
@@ -156,6 +153,16 @@ impl WorkerConfig {
     pub(crate) fn queue_name(&self) -> Option<QueueName> {
         let of_url = || outboard_backends::queue_of_url(self.source.as_ref()?.expose());
         self.queue.as_deref().map(Into::into).or_else(of_url)
+    }
+
+    /// How long RabbitMQ lets a delivery be unsettled.
+    pub(crate) fn ack_timeout(&self) -> Span {
+        self.ack_timeout.unwrap_or(source::USUAL_ACK_TIMEOUT)
+    }
+
+    /// Writes down the defaults that depend on where its messages come from.
+    pub(super) fn complete(&mut self) {
+        keys::complete(self);
     }
 }
 
@@ -175,6 +182,7 @@ pub(super) fn validate(workers: &[WorkerConfig]) -> Result<(), ConfigError> {
                 ConfigError::new(path("name"), "is another worker's name, too", mend).given(&worker.name)
             );
         }
+        keys::check(worker, &path)?;
         if (worker.types.is_empty() && worker.source.is_none()) || worker.types.len() > 1_000 {
             let mend = "name 1 to 1,000 types, such as [\"orders/*\"]";
             return Err(ConfigError::new(path("types"), "names no type, or too many", mend));

@@ -43,12 +43,23 @@ fn rabbitmq_with_another_queue_a_long_handler_and_a_wrong_password() {
         let queues = outboard_backends::open(&url, options, outboard_core::time::system_clock()).unwrap();
         let spec = outboard_core::queue::QueueSpec::named("orders");
         queues.declare(spec).await.unwrap();
+        let binding = outboard_core::queue::Binding {
+            exchange: "shop".into(),
+            routing: outboard_core::queue::Routing::Direct,
+            arguments: Default::default(),
+            key: "mail".into(),
+        };
+        let bound = outboard_core::queue::QueueSpec::named("bound");
+        queues.declare(outboard_core::queue::QueueSpec { bindings: vec![binding], ..bound }).await.unwrap();
         queues.close(tokio::time::Instant::now() + std::time::Duration::from_secs(5)).await.unwrap();
     });
     let differs = format!("source: '{url}', queue: orders, queue_type: quorum");
     let long = format!("source: '{url}', queue: reports, timeout: 31m, ack_timeout: 1h");
     let absent = format!("source: '{url}', queue: absent, create: false");
-    check("rabbitmq", 1, &[&differs, &long, &absent], &[(&port, "PORT")]);
+    let [bound, unbound] = ["bound", "unbound"].map(|queue| {
+        format!("source: '{url}', queue: {queue}, bindings: [{{ exchange: shop, key: 'mail.*' }}]")
+    });
+    check("rabbitmq", 1, &[&differs, &long, &absent, &bound, &unbound], &[(&port, "PORT")]);
     let wrong = format!("source: 'amqp://guest:hunter2@127.0.0.1:{port}', queue: orders");
     let vhost = format!("source: 'amqp://guest:guest@127.0.0.1:{port}/shop', queue: orders");
     check("rabbitmq-refusals", 1, &[&wrong, &vhost], &[(&port, "PORT")]);
@@ -89,15 +100,22 @@ fn nats_with_consumers_that_somebody_limited() {
         stream("mails"),
         // Ten minutes, and somebody else's: on a work queue it is joined.
         durable("mails", "theirs", r#""ack_wait":600000000000,"max_deliver":-1"#),
+        ("$JS.API.STREAM.CREATE.theirs".to_owned(), r#"{"name":"theirs","subjects":["over.>"]}"#.to_owned()),
         stream("events"),
         durable("events", "w2", r#""max_deliver":-1,"max_ack_pending":-1"#),
     ] {
         request(&mut connection, &subject, &body);
     }
     let source = |more: &str| format!("source: '{}', {more}", nats.url());
-    let workers =
-        ["queue: orders, prefetch: 100", "queue: mails", "queue: events, timeout: 31m", "queue: absent"]
-            .map(source);
+    let workers = [
+        "queue: orders, prefetch: 100",
+        "queue: mails",
+        "queue: events, timeout: 31m",
+        "queue: absent",
+        "queue: absent, create: false",
+        "queue: over",
+    ]
+    .map(source);
     check("nats-limits", 1, &workers.each_ref().map(String::as_str), &[(&port, "PORT")]);
 }
 
@@ -163,6 +181,32 @@ fn redis_that_evicts_keeps_nothing_or_only_follows() {
     let volatile = [(port.as_str(), "PRIMARY"), (other.as_str(), "REPLICA"), (good.as_str(), "HEALTHY")];
     check("redis", 1, &[&source(&bad), &source(&replica), &source(&healthy)], &volatile);
     check("redis-healthy", 0, &[&source(&healthy)], &volatile);
+}
+
+#[test]
+fn redis_whose_memory_is_full() {
+    let full = Redis::configured(&["--maxmemory", "100kb", "--appendonly", "yes"]).unwrap();
+    let port = full.port().to_string();
+    let directory = tempfile::tempdir().unwrap();
+    let source = format!("source: 'sidekiq+{}?queue=default'", full.url());
+    let output = with_workers(directory.path(), &[&source]);
+    let shown = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{shown}");
+    // How much is taken differs from run to run.
+    let used =
+        shown.lines().find_map(|line| Some(line.split_once("× memory")?.1.split(" of ").next()?.trim()));
+    compare_backends("redis-full", &output, &[(&port, "PORT"), (used.unwrap_or("-"), "USED")]);
+}
+
+/// As a server does that is stopped: the system takes connections for it.
+#[test]
+fn nothing_answers() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port().to_string();
+    let workers =
+        ["amqp://guest:hunter2@127.0.0.1:PORT", "nats://127.0.0.1:PORT", "sidekiq+redis://127.0.0.1:PORT"];
+    let workers = workers.map(|url| format!("source: '{}', queue: orders", url.replace("PORT", &port)));
+    check("nothing-answers", 1, &workers.each_ref().map(String::as_str), &[(&port, "PORT")]);
 }
 
 #[test]

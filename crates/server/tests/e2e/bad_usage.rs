@@ -88,6 +88,24 @@ fn every_flag_says_what_is_wrong_with_it() {
     }
 }
 
+/// What the file alone tells is told by `config check`, too; what only this machine knows, by `up`.
+#[test]
+fn a_worker_on_a_broker_that_cannot_work_is_refused_before_anything_is_made() {
+    let worker = |keys: &str| format!("workers:\n- name: a\n  url: http://h/\n  {keys}\n");
+    let nats = worker("source: nats://mq\n  queue: a.b");
+    for command in [&["up"][..], &["config", "check"]] {
+        refused(command, &[], Some(&nats), &["`workers[0].queue` (config.yaml:5)", "a stream's name"]);
+    }
+    for source in ["amqps://mq", "tls://mq", "sidekiq+rediss://cache"] {
+        let absent = worker(&format!("queue: a\n  source: {source}?cacertfile=absent.pem"));
+        refused(&["up"], &[], Some(&absent), &["`workers[0].source`", "`absent.pem`", "name a file"]);
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("config.yaml"), absent).unwrap();
+        let checked = run(directory.path(), &["config", "check"]);
+        assert_eq!(checked.status.code(), Some(0), "another machine may have it: {}", text(&checked.stderr));
+    }
+}
+
 #[test]
 fn a_role_that_is_not_built_is_named() {
     for role in ["fleet", "chat", "broker", "balancer", "cache", "streams"] {

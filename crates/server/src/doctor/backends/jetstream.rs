@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use outboard_backends::jetstream::{self, Account, ConsumerFacts};
-use outboard_core::PortError;
+use outboard_core::{Kind, PortError};
 
 use super::{Backend, Consumer};
 use crate::{config::Span, doctor::report::Check};
@@ -54,12 +54,32 @@ pub(super) async fn checks(backend: &Backend) -> Result<Vec<Check>, PortError> {
     for (consumer, facts) in backend.consumers.iter().zip(found) {
         match facts {
             Ok(facts) => checks.extend(judge_consumer(consumer, facts.as_ref())),
-            Err(error) => {
-                checks.push(Check::problem(format!("worker {}", consumer.worker), error.to_string(), ""))
-            }
+            Err(error) => checks.push(without_stream(consumer, &error)),
         }
     }
     Ok(checks)
+}
+
+/// A worker whose stream is not there, or cannot be looked at.
+fn without_stream(consumer: &Consumer, error: &PortError) -> Check {
+    let (name, stream) = (format!("worker {}", consumer.worker), &consumer.queue.name);
+    match error.kind {
+        Kind::NotFound if consumer.queue.create => {
+            let text = format!("has no consumer on the stream {stream} yet: it makes one, without limits");
+            Check::ok(name, text)
+        }
+        Kind::NotFound => {
+            let mend = format!(
+                "make it with `nats stream add {stream}`, or let the worker do so with `create: true`"
+            );
+            Check::problem(name, error.to_string(), mend)
+        }
+        Kind::Conflict => {
+            let mend = "name that stream as `queue`, choose another name, or change that stream's subjects";
+            Check::problem(name, error.to_string(), mend)
+        }
+        _ => Check::problem(name, error.to_string(), ""),
+    }
 }
 
 /// What a durable consumer was told, against what its worker needs.

@@ -19,6 +19,9 @@ use crate::config::{
     source::{PrefetchConfig, consume_spec},
 };
 
+/// What to do with a server that is there and does not answer.
+const SILENT: &str = "see its log: it is overloaded, stuck, or not what the URL says";
+
 /// How long one backend may take for everything.
 const WITHIN: Duration = Duration::from_secs(8);
 
@@ -77,11 +80,11 @@ fn backends(config: &Config) -> Vec<Backend> {
             queue: consume_spec(worker, &queue).queue,
             timeout: worker.timeout.0,
             concurrency: worker.concurrency,
-            prefetch: match worker.prefetch {
+            prefetch: match worker.prefetch.unwrap_or_default() {
                 PrefetchConfig::Auto => None,
                 PrefetchConfig::Fixed(prefetch) => Some(prefetch),
             },
-            ack_timeout: worker.ack_timeout.0,
+            ack_timeout: worker.ack_timeout().0,
             long: worker.long,
         };
         let url = source.expose();
@@ -102,7 +105,7 @@ async fn look(backend: Backend) -> Group {
         Ok(checks) => checks,
         Err(_) => {
             let text = format!("it takes connections and did not answer within {WITHIN:?}");
-            vec![Check::problem("answer", text, "see its log: it is overloaded, stuck, or something else")]
+            vec![Check::problem("answer", text, SILENT)]
         }
     };
     Group { name, checks }
@@ -135,6 +138,7 @@ fn refused(error: &PortError) -> Check {
             ("tls", "name a file with certificates in PEM that this user can read")
         }
         Kind::Denied | Kind::NotFound => ("sign-in", ""),
+        Kind::Unavailable => ("answer", SILENT),
         _ => ("answer", ""),
     };
     Check::problem(name, error.to_string(), mend)

@@ -62,6 +62,10 @@ fn judge_queue(facts: &QueueFacts) -> Check {
             let (ready, consumers) = (counted(facts.ready), counted(facts.consumers));
             Check::ok(name, format!("as configured, {ready} messages wait, {consumers} consumers"))
         }
+        Ok(Declared::Differs(what)) if what.contains(" has type = ") => {
+            let mend = "write its type into the binding, with a key that suits it, or delete the exchange";
+            Check::problem(name, what.to_string(), mend)
+        }
         Ok(Declared::Differs(what)) => {
             Check::warning(name, what.to_string(), "configure it as it is, or delete it when it is empty")
         }
