@@ -143,8 +143,8 @@ async fn without(connection: &Connection, stream: &str) -> Result<PortError, Por
         let found: Names = api::call(connection, "$JS.API.STREAM.NAMES", &asked).await?;
         if let Some(other) = found.streams.iter().flatten().next() {
             let text = format!(
-                "there is no stream {stream}, and none can be made: the stream {other} has subjects that overlap with \
-                 its own, `{stream}` and `{stream}.>`"
+                "there is no stream {stream}, and none can be made: its subjects, `{stream}` and `{stream}.>`, overlap with \
+                 those of the stream {other}"
             );
             return Ok(PortError::new(Kind::Conflict, text));
         }
