@@ -79,6 +79,12 @@ const BANS: &[Ban] = &[
         mend: "log with `tracing`; only crates/server/src/output writes to the terminal",
     },
     Ban {
+        rule: "log-target",
+        patterns: &["(%target,", "(?target,", ", %target,", ", ?target,", "target = %", "target = ?"],
+        refused: |_, _| true,
+        mend: "every log line has a `target` already, its module: call the field `server`, or after what it holds",
+    },
+    Ban {
         rule: "dead-code",
         patterns: &["allow(dead_code", "allow(unused"],
         refused: |_, _| true,
@@ -158,6 +164,8 @@ mod tests {
             ("// FIXME: later\nfn f() {}", "unfinished"),
             ("fn f() { g().unwrap() }", "unwrap"),
             ("fn f() { println!(\"x\") }", "print"),
+            ("fn f() { tracing::info!(%target, \"reached\") }", "log-target"),
+            ("fn f() { tracing::info!(target = %url, \"reached\") }", "log-target"),
             ("#[allow(dead_code)] fn f() {}", "dead-code"),
             ("use std::fs::File;", "core-io"),
         ] {
