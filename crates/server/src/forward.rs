@@ -102,3 +102,22 @@ fn headers(config: &WorkerConfig) -> Result<HeaderMap, String> {
     }
     Ok(headers)
 }
+
+#[cfg(test)]
+mod tests {
+    use outboard_core::queue::MessageIdentity;
+
+    use super::*;
+    use crate::config::Config;
+
+    /// Its start line said that effects of messages without an id happen at least once.
+    #[tokio::test]
+    async fn a_worker_on_sidekiq_is_not_told_of_messages_without_an_id() {
+        let mut config = Config::default();
+        config.add_forward("http://127.0.0.1/").unwrap();
+        config.workers[0].source = Some("sidekiq+redis://127.0.0.1:1/0?queue=default".parse().unwrap());
+        let specs = workers(&config.workers).unwrap();
+        let Source::Queue(source) = &specs[0].source else { panic!("a queue") };
+        assert_eq!(source.queue().capabilities().identity, MessageIdentity::Always);
+    }
+}

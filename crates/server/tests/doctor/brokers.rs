@@ -193,8 +193,7 @@ fn redis_whose_memory_is_full() {
     let shown = text(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{shown}");
     // How much is taken differs from run to run.
-    let used =
-        shown.lines().find_map(|line| Some(line.split_once("× memory")?.1.split(" of ").next()?.trim()));
+    let used = shown.lines().find_map(|line| Some(line.split_once("× room")?.1.split(" of ").next()?.trim()));
     compare_backends("redis-full", &output, &[(&port, "PORT"), (used.unwrap_or("-"), "USED")]);
 }
 

@@ -31,8 +31,10 @@ fn a_paused_worker_is_degraded_but_ready_and_stays_paused_after_a_restart() {
     let setup = Setup { config: &config, ..Setup::default() };
     let mut server = Server::start_in(directory.path(), &setup);
     assert_eq!(server.post("/workers/orders/pause", r#"{"reason":"deploy"}"#).status, 200);
+    let paused = server.wait_for_log("the worker is paused");
+    assert_eq!((&paused["worker"], &paused["reason"]), (&json!("orders"), &json!("deploy")));
     server.stop();
-    let server = Server::start_in(directory.path(), &setup);
+    let mut server = Server::start_in(directory.path(), &setup);
     let ready = server.get("/readyz?verbose");
     assert_eq!((ready.status, ready.json()["status"].clone()), (200, json!("degraded")));
     assert_eq!(ready.json()["reasons"], json!([{"part": "worker orders", "reason": "paused: deploy"}]));
@@ -44,6 +46,7 @@ fn a_paused_worker_is_degraded_but_ready_and_stays_paused_after_a_restart() {
     );
     assert_eq!(server.state(id, "orders")["state"], "pending");
     assert_eq!(server.post("/workers/orders/resume", "").status, 200);
+    assert_eq!(server.wait_for_log("the worker is resumed")["worker"], "orders");
     assert_eq!(app.next()["id"], json!(id));
     assert_eq!(server.get("/readyz?verbose").json()["status"], "ready");
     assert_eq!(server.post("/workers/nobody/pause", "").status, 404);

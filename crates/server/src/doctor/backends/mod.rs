@@ -156,6 +156,7 @@ mod tests {
             config.add_forward("http://127.0.0.1/").unwrap();
             let worker = config.workers.last_mut().unwrap();
             (worker.name, worker.queue) = (name.to_owned(), Some(format!("{name}-queue")));
+            worker.types.clear();
             worker.source = Some(source.parse().unwrap());
         }
         config.add_forward("http://127.0.0.1/").unwrap();

@@ -21,14 +21,14 @@ fn judge(facts: &Facts) -> Vec<Check> {
         let text = format!("this is a read-only replica of {primary}");
         checks.push(Check::problem("role", text, "name its primary in the URL, or promote it"));
     }
-    checks.extend(memory(facts));
+    checks.extend(room(facts));
     checks.push(eviction(facts));
     checks.push(persistence(facts));
     checks
 }
 
 /// Whether there is room for what is written next. A server that throws away keys for it has room, and loses something else.
-fn memory(facts: &Facts) -> Option<Check> {
+fn room(facts: &Facts) -> Option<Check> {
     let (used, most) = (facts.used_memory?, facts.max_memory.filter(|most| *most > 0)?);
     if facts.eviction.as_deref().is_some_and(|policy| policy.starts_with("allkeys")) {
         return None;
@@ -37,12 +37,12 @@ fn memory(facts: &Facts) -> Option<Check> {
     let mend = "raise `maxmemory`, or remove what is old";
     if used >= most {
         let text = format!("{text}: writes are refused, and so nothing can be taken from a queue");
-        return Some(Check::problem("memory", text, mend));
+        return Some(Check::problem("room", text, mend));
     }
     if used >= most - most / 10 {
-        return Some(Check::warning("memory", format!("{text}: more than 90 %"), mend));
+        return Some(Check::warning("room", format!("{text}: more than 90 %"), mend));
     }
-    Some(Check::ok("memory", text))
+    Some(Check::ok("room", text))
 }
 
 fn size(bytes: u64) -> String {
@@ -132,17 +132,17 @@ mod tests {
         ] {
             assert_eq!(persistence(&facts).status, status, "{facts:?}");
         }
-        let memory = |used, most, policy: &str| {
+        let room = |used, most, policy: &str| {
             let (used_memory, max_memory) = (Some(used), Some(most));
             let facts =
                 Facts { used_memory, max_memory, eviction: Some(policy.to_owned()), ..Facts::default() };
-            super::memory(&facts).map(|check| check.status)
+            super::room(&facts).map(|check| check.status)
         };
-        assert_eq!(memory(1 << 20, 100 << 10, "noeviction"), Some(Status::Problem));
-        assert_eq!(memory(95, 100, "volatile-ttl"), Some(Status::Warning));
-        assert_eq!(memory(50, 100, "noeviction"), Some(Status::Ok));
-        assert_eq!(memory(50, 0, "noeviction"), None);
-        assert_eq!(memory(100, 100, "allkeys-lru"), None);
+        assert_eq!(room(1 << 20, 100 << 10, "noeviction"), Some(Status::Problem));
+        assert_eq!(room(95, 100, "volatile-ttl"), Some(Status::Warning));
+        assert_eq!(room(50, 100, "noeviction"), Some(Status::Ok));
+        assert_eq!(room(50, 0, "noeviction"), None);
+        assert_eq!(room(100, 100, "allkeys-lru"), None);
         let policy = |policy: &str, max_memory| {
             let (eviction, max_memory) = (Some(policy.to_owned()), Some(max_memory));
             super::eviction(&Facts { eviction, max_memory, ..Facts::default() }).status
