@@ -69,6 +69,10 @@ impl Site {
     async fn enqueue(&self, jobs: usize) {
         let mut command = self.ruby("ruby", &["enqueue.rb"]);
         command.env("JOBS", jobs.to_string());
+        Self::run(command).await;
+    }
+
+    async fn run(mut command: Command) {
         let status = tokio::task::spawn_blocking(move || command.status()).await.expect("it does not panic");
         assert!(status.expect("ruby is there: install ruby-sidekiq and ruby-activejob").success());
     }
@@ -261,6 +265,36 @@ async fn our_retries_and_dead_jobs_are_those_of_sidekiq() {
     let again = consumer.next(10).await.expect("it delivers").remove(0);
     assert_eq!((again.attempt, text(&again), &again.message.name), (1, arguments(0), &jobs[0].message.name));
     settle(&consumer, again.tag, Verdict::Done).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_is_tried_as_often_as_its_application_says() {
+    let site = Site::start().await;
+    Site::run(site.ruby("ruby", &["bounded.rb"])).await;
+    let consumer = site.consumer(10).await;
+    let mut ran = Vec::new();
+    // Two of them come a second time.
+    while ran.len() < 6 + 2 {
+        let delivery = consumer.next(1).await.expect("it delivers").remove(0);
+        ran.push(text(&delivery));
+        let delay = if delivery.attempt == 1 { Duration::ZERO } else { Duration::from_secs(3_600) };
+        settle(&consumer, delivery.tag, Verdict::RetryAfter { delay, reason: "500 from the app".into() })
+            .await;
+    }
+    // They wait in a set, which has no order of its own for those of the same time.
+    ran[6..].sort_by(|one, other| other.cmp(one));
+    let first = ["once, ActiveJob", "once", "no retry", "one retry", "not kept", "many"];
+    let wanted = first.into_iter().chain(["one retry", "many"]).map(|name| format!("[\"{name}\"]"));
+    assert_eq!(ran, wanted.collect::<Vec<_>>());
+    let view = site.look(false).await;
+    let of = |entries: &[Entry]| entries.iter().map(|entry| entry.arguments.clone()).collect::<BTreeSet<_>>();
+    let kept = ["once, ActiveJob", "once", "no retry", "one retry"].map(|name| format!("[\"{name}\"]"));
+    assert_eq!(of(&view.dead), BTreeSet::from(kept), "{view:?}");
+    assert!(
+        view.dead.iter().all(|dead| dead.error.as_deref().is_some_and(|error| error.contains("`retry`")))
+    );
+    assert_eq!(of(&view.retries), BTreeSet::from(["[\"many\"]".to_owned()]), "{view:?}");
+    assert_eq!((view.size, view.processed, view.failed), (0, 8, 8));
 }
 
 /// Runs in a process of its own, which is killed; as a test it does nothing.

@@ -156,6 +156,10 @@ pub(super) struct Job {
     pub(super) is_identified: bool,
     /// Whether somebody gave it back who may have done what it asks for.
     pub(super) is_returned: bool,
+    /// How often it may be tried again after attempts that failed, if it says so itself.
+    retries: Option<u32>,
+    /// Whether it says that it is not to be kept when it is given up.
+    pub(super) is_dropped_when_dead: bool,
 }
 
 impl Job {
@@ -198,8 +202,26 @@ impl Job {
             run_at: None,
         };
         let attempt = attempts(&object).saturating_add(1);
-        let is_returned = object.get(RETURNED).is_some();
-        Ok(Self { message: Arc::new(message), attempt, is_identified, is_returned, raw: raw.clone() })
+        Ok(Self {
+            message: Arc::new(message),
+            attempt,
+            is_identified,
+            is_returned: object.get(RETURNED).is_some(),
+            retries: retries(&object),
+            is_dropped_when_dead: object.read::<bool>("dead") == Some(false),
+            raw: raw.clone(),
+        })
+    }
+
+    /// Why it is given up when this attempt has failed, if its own `retry` allows no other one.
+    pub(super) fn given_up(&self, reason: &str) -> Option<Arc<str>> {
+        let retries = self.retries.filter(|&retries| self.attempt > retries)?;
+        let times = if self.attempt == 1 { "1 attempt".into() } else { format!("{} attempts", self.attempt) };
+        let again = if retries == 0 { "no retry".into() } else { format!("{retries} at most") };
+        Some(
+            format!("given up after {times}, by the job's `retry` ({again}); the last one said: {reason}")
+                .into(),
+        )
     }
 
     /// The job after a failed attempt, for Sidekiq's sets of retries and of dead ones.
@@ -308,6 +330,14 @@ pub(super) fn enqueued_at(raw: &[u8]) -> Option<Time> {
 fn attempts(object: &Object<'_>) -> u32 {
     let count = object.read::<i64>("retry_count").map_or(0, |count| count.saturating_add(1));
     u32::try_from(count.max(0)).unwrap_or(u32::MAX)
+}
+
+/// How many retries a job allows itself; `None` where it says only that there are some, or nothing: others decide.
+fn retries(object: &Object<'_>) -> Option<u32> {
+    match object.read::<bool>("retry") {
+        Some(is_retried) => (!is_retried).then_some(0),
+        None => object.read::<i64>("retry").map(|most| u32::try_from(most.max(0)).unwrap_or(u32::MAX)),
+    }
 }
 
 /// What ActiveJob puts into the only argument of its wrapper.

@@ -44,11 +44,14 @@ return taken",
     )
 });
 
+/// Where a job goes that failed for the last time and is not to be kept.
+pub(super) const DROPPED: &str = "dropped";
+
 /// What a holder has in hand goes where it belongs; what it has not any more is passed over.
 ///
 /// Keys: claims, queue. Arguments: now in seconds, day, oldest dead in seconds, most dead, how many are done, their numbers, then
-/// for each other one where to (`queue`, `retry`, `schedule`, `dead`), number, due in seconds, job (to the queue it goes as it
-/// is where this is empty).
+/// for each other one where to (`queue`, `retry`, `schedule`, `dead`, `dropped`), number, due in seconds, job (to the queue
+/// it goes as it is where this is empty).
 pub(super) static SETTLE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -62,7 +65,7 @@ for at = 6 + done, #ARGV, 4 do
     if where == 'queue' then
       redis.call('RPUSH', KEYS[2], ARGV[at + 3] ~= '' and ARGV[at + 3] or job)
     else
-      redis.call('ZADD', where, ARGV[at + 2], ARGV[at + 3])
+      if where ~= 'dropped' then redis.call('ZADD', where, ARGV[at + 2], ARGV[at + 3]) end
       if where == 'dead' then
         redis.call('ZREMRANGEBYSCORE', 'dead', '-inf', ARGV[3])
         redis.call('ZREMRANGEBYRANK', 'dead', 0, -tonumber(ARGV[4]))

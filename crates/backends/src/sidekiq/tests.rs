@@ -19,6 +19,7 @@ use super::{Sidekiq, job::due};
 use crate::redis::Link;
 
 mod gone;
+mod retry;
 
 static SERVER: LazyLock<Redis> = LazyLock::new(|| Redis::start().unwrap());
 

@@ -26,6 +26,16 @@ class EchoWorker
   end
 end
 
+# What must not be done twice, for ActiveJob (as Sidekiq has it within Rails) and without it.
+class OnceJob < EchoJob
+  include Sidekiq::Worker::Options
+  sidekiq_options retry: false
+end
+
+class OnceWorker < EchoWorker
+  sidekiq_options retry: false
+end
+
 # Whoever started this holds the other end: when it is gone, however it ended, so are we.
 if ENV["HELD"]
   Thread.new do

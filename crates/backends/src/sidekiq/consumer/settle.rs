@@ -23,6 +23,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
             shared.flush.notified().await;
             continue;
         }
+        words.iter().for_each(|sent| tell_given_up(&shared, &sent.word));
         say_until_heard(&shared, &words).await;
         let ticket = shared.lock().said(&words, shared.clock.now());
         shared.durable.send_if_modified(|durable| {
@@ -32,6 +33,19 @@ pub(super) async fn run(shared: Arc<Shared>) {
         });
         shared.room.notify_one();
         shared.settled.notify_waiters();
+    }
+}
+
+/// Logs what the runtime does not: that a job is dropped, or is dead where the runtime counts on a retry.
+///
+/// Before it is done, so that nothing is lost in silence.
+fn tell_given_up(shared: &Shared, word: &Word) {
+    let Word::Dead { job, reason, by_itself } = word else { return };
+    let (worker, message_id, class) = (&*shared.spec.worker, job.message.id(), &*job.message.kind);
+    if job.is_dropped_when_dead {
+        tracing::warn!(worker, %message_id, class, %reason, "dropped, as the job says by `dead: false`");
+    } else if *by_itself {
+        tracing::warn!(worker, %message_id, class, %reason, "dead letter");
     }
 }
 
@@ -77,7 +91,10 @@ async fn say(shared: &Shared, connection: &Connection, words: &[Sent], now: Time
                     Word::Snooze { job, due } => {
                         (keys::SCHEDULE, stamp::seconds(*due), job.snoozed(queue).into_bytes())
                     }
-                    Word::Dead { job, reason } => {
+                    Word::Dead { job, .. } if job.is_dropped_when_dead => {
+                        (scripts::DROPPED, String::new(), Vec::new())
+                    }
+                    Word::Dead { job, reason, .. } => {
                         (keys::DEAD, stamp::seconds(now), job.failed(queue, reason, now).into_bytes())
                     }
                     Word::Malformed { raw } => (keys::DEAD, stamp::seconds(now), raw.to_vec()),

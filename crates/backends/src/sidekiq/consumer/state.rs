@@ -43,6 +43,8 @@ pub(super) enum Word {
     Dead {
         job: Job,
         reason: Arc<str>,
+        /// Whether it was given up by its own `retry`, of which only we know.
+        by_itself: bool,
     },
     /// Nobody can run it; it becomes a dead one as it is.
     Malformed {
@@ -322,9 +324,12 @@ impl State {
         let word = match settlement.verdict {
             Verdict::Done | Verdict::Cancel { .. } => Word::Done,
             Verdict::Return => Word::Return { had: Some(job) },
-            Verdict::RetryAfter { delay, reason } => Word::Retry { job, due: now + delay, reason },
+            Verdict::RetryAfter { delay, reason } => match job.given_up(&reason) {
+                Some(reason) => Word::Dead { job, reason, by_itself: true },
+                None => Word::Retry { job, due: now + delay, reason },
+            },
             Verdict::Snooze { delay } => Word::Snooze { job, due: now + delay },
-            Verdict::Dead { reason } => Word::Dead { job, reason },
+            Verdict::Dead { reason } => Word::Dead { job, reason, by_itself: false },
         };
         self.settled += u64::from(!matches!(word, Word::Return { .. }));
         self.ticket += 1;

@@ -11,10 +11,10 @@ use crate::sidekiq::consumer::{JobConsumer, Signs};
 const SIGNS: Signs = Signs { every: Duration::from_millis(100), count_for: Duration::from_secs(2) };
 
 /// What a test waits for comes long before.
-const SOON: Duration = Duration::from_secs(30);
+pub(super) const SOON: Duration = Duration::from_secs(30);
 
 impl Site {
-    fn short_lived(&self, prefetch: u32) -> Arc<dyn Consumer> {
+    pub(super) fn short_lived(&self, prefetch: u32) -> Arc<dyn Consumer> {
         let spec = ConsumeSpec::new("worker", QueueSpec::named(self.queue));
         let spec = ConsumeSpec { prefetch: Prefetch::Fixed(prefetch), ..spec };
         JobConsumer::start(self.beside.clone(), spec, system_clock(), SIGNS)
@@ -41,7 +41,7 @@ impl Site {
         self.ask(&["PTTL", key]).await
     }
 
-    async fn until_unseen(&self, key: &str) {
+    pub(super) async fn until_unseen(&self, key: &str) {
         let mut look_again = tokio::time::interval(Duration::from_millis(5));
         while self.counts_for(key).await >= 0 {
             look_again.tick().await;
@@ -114,7 +114,7 @@ async fn signs_of_life_need_no_memory() {
 }
 
 /// A consumer that took so many jobs and is gone without a word, and the key of its signs of life.
-async fn gone_with(server: &Redis, site: &Site, jobs: u32) -> String {
+pub(super) async fn gone_with(server: &Redis, site: &Site, jobs: u32) -> String {
     let proxy = Proxy::start(server.port()).await.unwrap();
     let gone = Site::on(&format!("redis://127.0.0.1:{}", proxy.port()), site.queue);
     let others = site.seen().await;
