@@ -16,14 +16,14 @@ const MESSAGES: u64 = 200;
 
 fn config(broker: &Broker, app: &HostApp, kind: Kind) -> String {
     let queue_type = match kind {
-        Kind::RabbitMq => "classic",
-        Kind::Quorum => "quorum",
-        Kind::Sidekiq | Kind::JetStream => "usual",
+        Kind::RabbitMq => "  queue_type: classic\n",
+        Kind::Quorum => "  queue_type: quorum\n",
+        Kind::Sidekiq | Kind::JetStream => "",
     };
     let (url, source) = (&app.url, broker.url());
     format!(
         "drain: 300ms\nworkers:\n- name: worker\n  url: {url}\n  concurrency: 4\n  source: {source}\n  \
-         queue: {QUEUE}\n  queue_type: {queue_type}\n  prefetch: 50\n"
+         queue: {QUEUE}\n{queue_type}  prefetch: 50\n"
     )
 }
 
