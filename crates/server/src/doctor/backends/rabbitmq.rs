@@ -64,7 +64,7 @@ fn judge_queue(facts: &QueueFacts) -> Check {
         }
         Ok(Declared::Differs(what)) if what.contains(" has type = ") => {
             let mend = "write its type into the binding, with a key that suits it, or delete the exchange";
-            Check::problem(name, what.to_string(), mend)
+            Check::warning(name, what.to_string(), mend)
         }
         Ok(Declared::Differs(what)) => {
             Check::warning(name, what.to_string(), "configure it as it is, or delete it when it is empty")
