@@ -52,7 +52,7 @@ fn in_vain(key: &str, kind: SourceKind) -> Option<(&'static str, &'static str)> 
             "remove them, and publish to subjects below the queue's name, such as `orders.created`",
         ),
         ("id", JetStream) => (
-            "has no effect on NATS: every message has an id, its `Nats-Msg-Id` or stream and sequence",
+            "has no effect on NATS: every message has an id, its `Nats-Msg-Id` or its place in the stream",
             REMOVE,
         ),
         ("ack_timeout", Sidekiq | JetStream) => {

@@ -57,8 +57,9 @@ pub(crate) struct WorkerConfig {
     /// The queue's name.
     #[serde(default)]
     pub queue: Option<String>,
-    /// How RabbitMQ keeps the queue, if not as it does by itself, and with it those for retries and dead letters. To be named for one that is there
-    /// already: the broker tells it only of a queue that may be made (`create`) and differs in nothing else.
+    /// How RabbitMQ keeps the queue, if not as it does by itself, and with it those for retries and dead letters. To be named
+    /// for one that is there already: the broker tells it only of a queue that may be made (`create`) and differs in nothing
+    /// else.
     #[serde(default)]
     pub queue_type: Option<QueueType>,
     /// Whether the queue is made when it is missing; it is by default.

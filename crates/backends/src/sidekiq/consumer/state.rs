@@ -461,6 +461,7 @@ mod tests {
         state.answered(reserved);
         assert!(state.gone.is_empty(), "nothing is kept for ever");
     }
+
     #[test]
     fn what_was_taken_over_is_redelivered_also_when_the_answer_was_lost() {
         let now = Time::from_millis(1_000);
